@@ -1,0 +1,37 @@
+"""The one list of limits. `GET /v1/limits` prints it; `BINDERY_LIMITS__<NAME>` changes a row."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MIB = 1024 * 1024
+
+
+class Limits(BaseModel):
+    """Bounds on what one caller may ask for, each checked before the work it bounds is done."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    body_bytes: int = Field(256 * MIB, gt=0, description="bytes of one request body")
+    json_body_bytes: int = Field(96 * MIB, gt=0, description="bytes of one JSON body (it is held in memory)")
+    file_bytes: int = Field(200 * MIB, gt=0, description="bytes of one media file")
+    items_text: int = Field(256, gt=0, description="texts in one request")
+    items_media: int = Field(64, gt=0, description="media items in one request")
+    labels: int = Field(1000, gt=0, description="labels in one classification")
+    templates: int = Field(100, gt=0, description="prompt templates in one classification")
+    text_chars: int = Field(20_000, gt=0, description="characters of one text")
+    pixels: int = Field(50_000_000, gt=0, description="pixels of one picture or one video frame")
+    side_px: int = Field(16_384, gt=0, description="longest side of a picture or a frame, in pixels")
+    media_seconds: float = Field(600.0, gt=0, description="length of one audio or video item (of the asked part, when start/end are given)")
+    audio_channels: int = Field(8, gt=0, description="channels of one audio file")
+    video_frames: int = Field(200_000, gt=0, description="frames of one video item")
+    decode_seconds: float = Field(20.0, gt=0, description="wall time to decode and prepare one item")
+    decode_memory_bytes: int = Field(2048 * MIB, gt=0, description="address space of one decoder process beyond what it starts with")
+    queue_items: int = Field(1024, gt=0, description="items waiting or in work over all callers")
+    deadline_ms: int = Field(30_000, gt=0, description="default time a request may take")
+    deadline_max_ms: int = Field(120_000, gt=0, description="longest time a caller may ask for")
+    top_k: int = Field(1000, gt=0, description="hits of one search")
+    page_items: int = Field(1000, gt=0, description="items of one page")
+    metadata_bytes: int = Field(64 * 1024, gt=0, description="JSON metadata of one item")
+    filter_clauses: int = Field(256, gt=0, description="clauses of one filter")
+    collections: int = Field(1000, gt=0, description="collections in one data directory")
