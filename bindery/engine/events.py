@@ -1,0 +1,52 @@
+"""What the engine tells the world: plain events. The service turns them into metrics, jobs into progress; this knows neither."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+Stage = Literal["decode", "queue", "infer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    modality: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An item that was not taken, with the code of the error that it was answered with."""
+
+    modality: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    modality: str
+    stages_ms: dict[Stage, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    modality: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRun:
+    modality: str
+    items: int
+    infer_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReplaced:
+    """A decoder process died or was killed, and a new one took its place."""
+
+    reason: Literal["crashed", "timeout", "memory"]
+
+
+Event = Admitted | Refused | Finished | Failed | BatchRun | WorkerReplaced
+Listener = Callable[[Event], None]

@@ -1,0 +1,38 @@
+"""The one place for settings: `BINDERY_*` in the environment, or arguments; read once, at the outermost edge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from bindery.bundle import Precision
+from bindery.limits import Limits
+
+
+class Settings(BaseSettings):
+    """Everything an operator can change. An unknown field given in code is an error; nested: `BINDERY_LIMITS__PIXELS`."""
+
+    model_config = SettingsConfigDict(env_prefix="BINDERY_", env_nested_delimiter="__", frozen=True, extra="forbid")
+
+    bundle: str = Field("starter", description="name or directory of the bundle to serve")
+    bundles_dir: Path | None = Field(None, description="where bundles are looked up by name, before the packaged ones")
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on")
+    data_dir: Path = Field(Path("data"), description="collections and label sets live here")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU when the runtime sees one; cuda fails without one")
+    precision: Precision = Field("exact", description="which artefacts to run")
+    threads: int | None = Field(None, gt=0, description="threads of one graph run; default: all cores but those kept for decoding")
+    decode_workers: int = Field(2, gt=0, le=256, description="decoder processes")
+    max_batch: int = Field(16, gt=0, description="most items of one graph run")
+    drain_seconds: float = Field(20.0, ge=0, description="how long a stopping server finishes what it has accepted")
+    body_floor_bytes_per_s: int = Field(4096, ge=0, description="a body slower than this over ten seconds is cut (0: never)")
+    cors_origins: tuple[str, ...] = Field((), description="origins that browsers may call from; none by default")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_json: bool = Field(False, description="one JSON object a line instead of readable text")
+    limits: Limits = Limits()
+
+    def bundle_places(self) -> tuple[Path, ...]:
+        return () if self.bundles_dir is None else (self.bundles_dir,)
