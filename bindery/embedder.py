@@ -1,0 +1,186 @@
+"""The notebook API: files in, vectors out, in this process and without queues.
+
+`bindery.engine` is its big sister for many callers; both use the same media, prepare and runtime, and give the same vectors.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bindery.bundle import Bundle, Precision, find_bundle, open_bundle
+from bindery.decoded import Prepared
+from bindery.errors import BinderyError, EmptyMedia, InvalidParameter, UnsupportedMedia
+from bindery.kinds import KINDS, parse_options
+from bindery.limits import Limits
+from bindery.media.source import Source
+from bindery.prepare.tokens import TextTokenizer
+from bindery.runtime.collate import collate
+from bindery.runtime.encoder import Encoder
+from bindery.runtime.open import Device, open_encoder
+from bindery.spec import Options, TextSpec
+from bindery.vectors import Vectors
+from bindery.zeroshot import expand_labels, label_vectors, probabilities
+
+Input = str | os.PathLike[str] | bytes | BinaryIO | Source | NDArray[Any] | Any
+"""A text, or a media file as a path, bytes, an open file, a Pillow image or an array (pixels of an image, metres of a depth map)."""
+
+
+class Embedder:
+    """One bundle, its graphs opened when they are first needed."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: Device = "auto",
+        precision: Precision = "exact",
+        threads: int | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.bundle = bundle
+        self.limits = limits or Limits()
+        self._device: Device = device
+        self._precision: Precision = precision
+        self._threads = threads
+        self._encoders: dict[str, Encoder] = {}
+        self._tokenizers: dict[str, TextTokenizer] = {}
+
+    @property
+    def dimension(self) -> int:
+        return self.bundle.manifest.dimension
+
+    @property
+    def space(self) -> str:
+        return self.bundle.manifest.space
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.bundle.manifest.modalities)
+
+    def __repr__(self) -> str:
+        return f"<Embedder {self.bundle.name!r}: {self.dimension} values, {', '.join(self.modalities)}>"
+
+    def embed(self, modality: str, inputs: Input | Sequence[Input], **options: object) -> Vectors:
+        """``(n, d)`` float32 rows of unit length, in the order of ``inputs``; one input that is no list gives ``(1, d)``.
+
+        ``options`` are those of the modality's kind (`depth_unit`, `start`, `range_min`, ...). Raises the first item's
+        error, which names the file; `embed_each` keeps the others.
+        """
+        rows: list[Vectors] = []
+        for result in self.embed_each(modality, _as_list(inputs), **options):
+            if isinstance(result, BinderyError):
+                raise result
+            rows.append(result)
+        return np.stack(rows) if rows else np.empty((0, self.dimension), dtype=np.float32)
+
+    def embed_each(self, modality: str, inputs: Sequence[Input], **options: object) -> Iterator[Vectors | BinderyError]:
+        """Each input's ``(d,)`` vector or its error, in order. Works through any number of files in bounded memory."""
+        encoder = self.encoder(modality)
+        kind = self.bundle.modality(modality).kind
+        parsed = parse_options(kind, options)
+        spec = self.bundle.modality(modality).spec
+        pad_id = spec.pad_id if isinstance(spec, TextSpec) else 0
+        pending = iter(inputs)
+        with ThreadPoolExecutor(max_workers=min(4, len(os.sched_getaffinity(0)))) as pool:
+            while chunk := list(islice(pending, encoder.max_batch)):
+                prepared = list(pool.map(lambda value: self._prepare_or_error(modality, value, parsed), chunk))
+                good = [p.tensors for p in prepared if isinstance(p, Prepared)]
+                vectors = iter(encoder.encode(collate(good, pad_id))) if good else iter(())
+                for item in prepared:
+                    yield item if isinstance(item, BinderyError) else next(vectors)
+
+    def classify(
+        self, modality: str, inputs: Input | Sequence[Input], labels: Sequence[str], *, templates: Sequence[str] | None = None, **options: object
+    ) -> NDArray[np.float32]:
+        """``(n, len(labels))`` float32 probabilities, in the labels' order; each row sums to 1.
+
+        ``templates`` (one ``{}`` each) default to the bundle's prompts of this modality.
+        """
+        entry = self.bundle.modality(modality)
+        prompts = list(templates) if templates is not None else list(entry.prompts)
+        texts = self.embed(self.bundle.text_modality(), expand_labels(labels, prompts))
+        vectors = self.embed(modality, inputs, **options)
+        return probabilities(vectors, label_vectors(texts, len(prompts)), entry.logit_scale or 1.0)
+
+    def similarity(self, left: tuple[str, Sequence[Input]], right: tuple[str, Sequence[Input]]) -> NDArray[np.float32]:
+        """Cosines ``(n, m)`` of ``(modality, inputs)`` against ``(modality, inputs)``."""
+        return self.embed(*left) @ self.embed(*right).T
+
+    def prepare(self, modality: str, value: Input, options: Options) -> Prepared:
+        """One input's tensors. Raises the media errors of its kind."""
+        spec = self.bundle.modality(modality).spec
+        if isinstance(spec, TextSpec):
+            return self._tokenizer(modality, spec).encode(_as_text(value, self.limits))
+        prepare = KINDS[spec.kind].prepare
+        assert prepare is not None, f"kind {spec.kind} has no way from a file to a tensor. This is a bug."
+        return prepare(_as_source(modality, value), spec, options, self.limits)
+
+    def encoder(self, modality: str) -> Encoder:
+        if modality not in self._encoders:
+            self._encoders[modality] = open_encoder(
+                self.bundle, modality, device=self._device, precision=self._precision, threads=self._threads
+            )
+        return self._encoders[modality]
+
+    def _prepare_or_error(self, modality: str, value: Input, options: Options) -> Prepared | BinderyError:
+        try:
+            return self.prepare(modality, value, options)
+        except BinderyError as error:
+            return error
+
+    def _tokenizer(self, modality: str, spec: TextSpec) -> TextTokenizer:
+        if modality not in self._tokenizers:
+            self._tokenizers[modality] = TextTokenizer(self.bundle.path(spec.tokenizer), spec)
+        return self._tokenizers[modality]
+
+
+def load(
+    bundle: str | Path = "starter", *, device: Device = "auto", precision: Precision = "exact", threads: int | None = None
+) -> Embedder:
+    """Open a bundle by name or directory. Raises `BundleNotFound`, `BundleDamaged`, `BundleTooNew`."""
+    return Embedder(open_bundle(find_bundle(bundle)), device=device, precision=precision, threads=threads)
+
+
+def _as_list(inputs: Input | Sequence[Input]) -> list[Input]:
+    return list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+
+
+def _as_text(value: Input, limits: Limits) -> str:
+    if not isinstance(value, str):
+        raise UnsupportedMedia(f"a text is a string, not {type(value).__name__}")
+    if len(value) > limits.text_chars:
+        raise InvalidParameter(f"the text has {len(value)} characters; at most {limits.text_chars} are taken")
+    return value
+
+
+def _as_source(modality: str, value: Input) -> Source:
+    if isinstance(value, np.ndarray):
+        return _array_source(modality, value)
+    if hasattr(value, "save") and hasattr(value, "getbands"):  # a Pillow image, without importing Pillow for those who have none
+        stream = io.BytesIO()
+        value.save(stream, format="PNG")
+        return Source.of(stream.getvalue(), name="image.png")
+    if isinstance(value, (bytes, bytearray)) and not value:
+        raise EmptyMedia(f"the {modality} input has no bytes")
+    return Source.of(value)
+
+
+def _array_source(modality: str, array: NDArray[Any]) -> Source:
+    # An array becomes the lossless file that holds it, so it walks the same way as every other input.
+    stream = io.BytesIO()
+    if array.dtype == np.uint8 and array.ndim == 3:
+        from PIL import Image
+
+        Image.fromarray(array).save(stream, format="PNG")
+        return Source.of(stream.getvalue(), name=f"{modality} array")
+    np.save(stream, array, allow_pickle=False)
+    return Source.of(stream.getvalue(), name=f"{modality} array")

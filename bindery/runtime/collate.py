@@ -1,0 +1,25 @@
+"""Items → one batch: pictures are stacked, texts padded to the longest text of the batch and no further."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bindery.decoded import Tensors
+
+
+def collate(items: Sequence[Tensors], pad_id: int = 0) -> Tensors:
+    """Per-item tensors (no batch axis) → batched tensors. ``pad_id`` fills ``input_ids``; masks are filled with 0."""
+    names = items[0].keys()
+    return {name: _stack([item[name] for item in items], pad_id if name == "input_ids" else 0) for name in names}
+
+
+def _stack(rows: list[np.ndarray], fill: int) -> np.ndarray:
+    if rows[0].ndim != 1:
+        return np.stack(rows)  # (batch, 3, ...)
+    longest = max(row.shape[0] for row in rows)
+    batch = np.full((len(rows), longest), fill, dtype=rows[0].dtype)  # (batch, tokens)
+    for index, row in enumerate(rows):
+        batch[index, : row.shape[0]] = row
+    return batch

@@ -1,0 +1,59 @@
+"""Which artefact, on which device: a choice that is announced, never silent."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import onnxruntime as ort
+
+from bindery.bundle import Artefact, Bundle, Precision
+from bindery.errors import DeviceUnavailable
+from bindery.runtime.encoder import Encoder
+from bindery.runtime.onnx import OnnxEncoder
+
+Device = Literal["auto", "cpu", "cuda"]
+
+PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
+"""Best first: `auto` takes the first that this installation has."""
+
+
+def open_encoder(
+    bundle: Bundle, modality: str, *, device: Device = "auto", precision: Precision = "exact", threads: int | None = None
+) -> Encoder:
+    """Load one modality's graph.
+
+    ``threads``: of one graph run; default: the cores this process may use. Raises `UnknownModality`,
+    `DeviceUnavailable` (the device or the precision is not to be had), `BundleDamaged`.
+    """
+    artefact = _artefact(bundle, modality, precision)
+    chosen = _device(device)
+    return OnnxEncoder(
+        bundle.path(artefact.path),
+        artefact,
+        dimension=bundle.manifest.dimension,
+        device=chosen,
+        provider=PROVIDERS[chosen],
+        threads=threads or len(os.sched_getaffinity(0)),
+    )
+
+
+def _artefact(bundle: Bundle, modality: str, precision: Precision) -> Artefact:
+    artefacts = bundle.modality(modality).artefacts
+    for artefact in artefacts:
+        if artefact.precision == precision:
+            return artefact
+    offered = ", ".join(a.precision for a in artefacts)
+    raise DeviceUnavailable(f"modality {modality!r} of bundle {bundle.name!r} has no {precision!r} graph; it has: {offered}")
+
+
+def _device(wanted: Device) -> str:
+    available = set(ort.get_available_providers())
+    if wanted == "auto":
+        return next(device for device, provider in PROVIDERS.items() if provider in available)
+    if PROVIDERS[wanted] not in available:
+        raise DeviceUnavailable(
+            f"device {wanted!r} was asked for, but this onnxruntime offers {sorted(available)}; "
+            "install the `gpu` extra on a machine with an NVIDIA driver, or use device 'cpu'"
+        )
+    return wanted
