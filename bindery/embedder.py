@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ from bindery.spec import Options, TextSpec
 from bindery.vectors import Vectors
 from bindery.zeroshot import expand_labels, label_vectors, probabilities
 
-Input = str | os.PathLike[str] | bytes | BinaryIO | Source | NDArray[Any] | Any
+Input: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | Source | NDArray[Any] | Any
 """A text, or a media file as a path, bytes, an open file, a Pillow image or an array (pixels of an image, metres of a depth map)."""
 
 
@@ -99,7 +99,13 @@ class Embedder:
                     yield item if isinstance(item, BinderyError) else next(vectors)
 
     def classify(
-        self, modality: str, inputs: Input | Sequence[Input], labels: Sequence[str], *, templates: Sequence[str] | None = None, **options: object
+        self,
+        modality: str,
+        inputs: Input | Sequence[Input],
+        labels: Sequence[str],
+        *,
+        templates: Sequence[str] | None = None,
+        **options: object,
     ) -> NDArray[np.float32]:
         """``(n, len(labels))`` float32 probabilities, in the labels' order; each row sums to 1.
 

@@ -26,7 +26,9 @@ class TextSpec(_Frozen):
     kind: Literal["text"] = "text"
     tokenizer: str = Field(description="path of a `tokenizer.json` inside the bundle")
     context_length: int = Field(77, gt=2, description="tokens, special ones included; longer texts are cut and reported")
-    cleanup: Literal["ftfy_lower", "none"] = Field("ftfy_lower", description="ftfy_lower: ftfy, white space to one blank, lower case (the CLIP way)")
+    cleanup: Literal["ftfy_lower", "none"] = Field(
+        "ftfy_lower", description="ftfy_lower: ftfy, white space to one blank, lower case (the CLIP way)"
+    )
     pad_id: int = Field(49407, ge=0, description="fills shorter texts of a batch")
     attention_mask: bool = Field(False, description="the graph takes a mask; without one, padding must not reach the pooled token")
 
@@ -69,7 +71,9 @@ class DepthSpec(_PixelSpec):
     kind: Literal["depth"] = "depth"
     min_depth_m: float = Field(0.01, ge=0, description="clip from below; holes (0) become this")
     max_depth_m: float = Field(10.0, ge=0, description="clip from above and divide by it; 0: divide by the picture's own maximum")
-    depth_8bit: Literal["reject", "millimetres"] = Field("reject", description="8-bit files without a stated scale: refuse, or read as the reference does")
+    depth_8bit: Literal["reject", "millimetres"] = Field(
+        "reject", description="8-bit files without a stated scale: refuse, or read as the reference does"
+    )
 
 
 class VideoSpec(_PixelSpec):
@@ -95,12 +99,15 @@ class AudioSpec(_Frozen):
     audio_channels: Literal["first", "mean"] = "first"
     long_audio: Literal["thirds_first", "thirds_middle", "head"] = Field(
         "thirds_first",
-        description="longer than `frames`: the three channels are windows that start at the first (or middle) candidate of each third, or three times the beginning",
+        description="too long: three windows, at the first or the middle start of each third; or the beginning thrice",
     )
     short_audio: Literal["repeat", "repeat_pad"] = Field(
-        "repeat", description="repeat: the mel picture, cut to length; repeat_pad: the sound a whole number of times, then zeros (the paper)"
+        "repeat",
+        description="repeat: the mel picture, cut to length; repeat_pad: the sound a whole number of times, then zeros (the paper)",
     )
-    too_short: Literal["pad", "reject"] = Field("pad", description="below one 25 ms frame: pad with zeros to one frame, or refuse as the reference does")
+    too_short: Literal["pad", "reject"] = Field(
+        "pad", description="below one 25 ms frame: pad with zeros to one frame, or refuse as the reference does"
+    )
     resampler: Literal["sinc_hann", "soxr"] = Field("sinc_hann", description="sinc_hann: the reference's windowed sinc; soxr: soxr HQ")
 
 
@@ -121,7 +128,9 @@ class ImageOptions(_Options):
 
 
 class DepthOptions(_Options):
-    depth_unit: Literal["m", "mm"] | None = Field(None, description="unit of the stored values (integer files: mm, float files: m, unless stated)")
+    depth_unit: Literal["m", "mm"] | None = Field(
+        None, description="unit of the stored values (integer files: mm, float files: m, unless stated)"
+    )
     depth_scale: float | None = Field(None, gt=0, allow_inf_nan=False, description="metres per stored unit; stands over depth_unit")
 
 

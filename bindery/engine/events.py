@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Stage = Literal["decode", "queue", "infer"]
-
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
@@ -25,7 +23,7 @@ class Refused:
 @dataclass(frozen=True, slots=True)
 class Finished:
     modality: str
-    stages_ms: dict[Stage, float]
+    stages_ms: dict[str, float]  # decode, queue, infer
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,5 +52,5 @@ def _session(path: Path, provider: str, threads: int) -> ort.InferenceSession:
     options.log_severity_level = 3
     try:
         return ort.InferenceSession(str(path), options, providers=[provider])
-    except Exception as error:  # onnxruntime raises its own untyped classes; whichever it is, this file cannot be run
+    except Exception as error:
         raise BundleDamaged(f"{path} cannot be loaded by ONNX Runtime {ort.__version__}: {error}") from error
