@@ -27,7 +27,9 @@ class VitConfig(TowerShape):
     activation: Activation = "gelu"
     layer_norm_eps: float = Field(1e-5, gt=0)
     patch: int = Field(14, gt=0, description="side of a square patch, px")
-    grid: tuple[int, int] = Field((16, 16), description="patches down and across; not square for log-mel pictures")
+    size: tuple[int, int] = Field(
+        (224, 224), description="height and width of the picture, px; what fills no whole patch at the far edges is not seen"
+    )
     channels: int = Field(3, gt=0)
     frames: int | None = Field(None, gt=0, description="None: takes pictures; a number: takes clips of exactly so many frames")
     temporal_attention: bool = Field(False, description="attention over time before the spatial one, in every layer")
@@ -39,11 +41,16 @@ class VitConfig(TowerShape):
     def _parts_fit(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        if min(self.grid) < 1:
-            raise ValueError(f"grid {self.grid} must be at least 1 x 1")
+        if min(self.size) < self.patch:
+            raise ValueError(f"size {self.size} holds no patch of {self.patch} x {self.patch}")
         if self.frames is None and (self.temporal_attention or self.class_token_per_frame):
             raise ValueError("temporal_attention and class_token_per_frame need frames")
         return self
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches down and across; not square for log-mel pictures."""
+        return self.size[0] // self.patch, self.size[1] // self.patch
 
     @property
     def patches(self) -> int:
@@ -57,9 +64,8 @@ class VitTower(Tower):
         super().__init__()
         self.config = config
         self.dimension = config.dimension
-        height, width = (n * config.patch for n in config.grid)
         frames = () if config.frames is None else (config.frames,)
-        self._picture = (config.channels, *frames, height, width)
+        self._picture = (config.channels, *frames, *config.size)
         self.inputs = (TensorInfo(name="pixel_values", dtype="float32", shape=("batch", *self._picture)),)
 
         self.patch_embedding = nn.Conv2d(config.channels, config.width, config.patch, stride=config.patch, bias=False)
