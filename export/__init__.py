@@ -1,0 +1,1 @@
+"""Towers and released checkpoints → bundles. Imports torch, onnx, `training.towers`, `training.lora` and `bindery`; never the service."""
