@@ -1,0 +1,110 @@
+"""The timeline of a video stream: which frames there are, in display order, read from its packets without decoding."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import av.container
+import av.error
+import av.video
+
+from bindery.errors import EmptyMedia, InvalidParameter, TooLong
+from bindery.limits import Limits
+from bindery.media.source import Source
+
+# VP8 keeps hidden reference frames in packets of their own, so its packets are more than its frames.
+_PACKETS_LIE = frozenset({"vp8"})
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFrame:
+    """Where decoding may begin: number in display order, and the time stamp to seek to."""
+
+    number: int
+    seek_to: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Frames in display order. ``stamps`` are in units of ``tick_s`` seconds."""
+
+    stamps: tuple[int, ...]
+    tick_s: float
+    keys: tuple[KeyFrame, ...]
+    is_reliable: bool  # each stamp is one frame's own, so a frame can be recognised by it
+
+    def time_s(self, number: int) -> float:
+        return (self.stamps[number] - self.stamps[0]) * self.tick_s
+
+    @property
+    def length_s(self) -> float:
+        """From the first frame's start to the last one's end (which is guessed from the mean frame time)."""
+        count = len(self.stamps)
+        return self.time_s(count - 1) * (count / (count - 1) if count > 1 else 1.0)
+
+    def part(self, name: str, start: float | None, end: float | None) -> range:
+        """Numbers of the frames shown from ``start`` to ``end`` seconds. Raises `InvalidParameter` when start is beyond the last."""
+        count = len(self.stamps)
+        if start is not None and start > 0 and start >= max(self.length_s, 1e-9):
+            raise InvalidParameter(f"start is {start:g} s, but {name} lasts {self.length_s:.3f} s", pointer="/options/start")
+        times = [self.time_s(number) for number in range(count)] if start is not None or end is not None else []
+        first = 0 if start is None else bisect_left(times, start - self.tick_s / 2)
+        stop = count if end is None else bisect_left(times, end - self.tick_s / 2)
+        if stop > first:
+            return range(first, stop)
+        on_screen = max(bisect_right(times, start or 0.0) - 1, 0)  # the part lies between two frames
+        return range(on_screen, on_screen + 1)
+
+    def key_before(self, number: int) -> KeyFrame | None:
+        place = bisect_right([key.number for key in self.keys], number) - 1
+        return self.keys[place] if place >= 0 else None
+
+
+def read_timeline(source: Source, container: av.container.InputContainer, stream: av.video.VideoStream, limits: Limits) -> Timeline:
+    """The timeline by the packets' time stamps. Raises `EmptyMedia`, `TooLong`; a cut-off file raises through the container's guard."""
+    stamps: list[int | None] = []
+    keys: list[tuple[int, int]] = []
+    for packet in container.demux(stream):
+        if packet.is_corrupt:
+            raise av.error.InvalidDataError(0, "the file is cut off or damaged")
+        if packet.size == 0 or packet.is_discard:  # the flush at the end, and frames cut away by an edit list
+            continue
+        stamps.append(packet.pts)
+        check_count(source, len(stamps), limits)
+        if packet.is_keyframe and packet.pts is not None:
+            keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
+    if not stamps:
+        raise EmptyMedia(f"{source.name} holds no video frames")
+    known = sorted(stamp for stamp in stamps if stamp is not None)
+    is_reliable = len(set(known)) == len(stamps) and stream.codec_context.name not in _PACKETS_LIE and stream.time_base is not None
+    return Timeline(tuple(known), _tick_s(stream), _numbered(keys, known) if is_reliable else (), is_reliable)
+
+
+def count_timeline(source: Source, container: av.container.InputContainer, stream: av.video.VideoStream, limits: Limits) -> Timeline:
+    """The timeline by decoding every frame, for streams whose packets do not tell. Raises like `read_timeline`."""
+    stamps: list[int] = []
+    rate = stream.average_rate or stream.guessed_rate or 25
+    step = max(round(1 / (float(rate) * _tick_s(stream))), 1)
+    for frame in container.decode(stream):
+        follows = stamps[-1] + step if stamps else 0
+        is_forward = frame.pts is not None and (not stamps or frame.pts > stamps[-1])
+        stamps.append(frame.pts if is_forward and frame.pts is not None else follows)
+        check_count(source, len(stamps), limits)
+    if not stamps:
+        raise EmptyMedia(f"{source.name} holds no video frames")
+    return Timeline(tuple(stamps), _tick_s(stream), (), is_reliable=False)
+
+
+def check_count(source: Source, count: int, limits: Limits) -> None:
+    if count > limits.video_frames:
+        raise TooLong(f"{source.name} has more than {limits.video_frames} frames (limit video_frames)")
+
+
+def _numbered(keys: Sequence[tuple[int, int]], stamps: Sequence[int]) -> tuple[KeyFrame, ...]:
+    return tuple(KeyFrame(bisect_left(stamps, stamp), seek_to) for stamp, seek_to in sorted(keys))
+
+
+def _tick_s(stream: av.video.VideoStream) -> float:
+    return float(stream.time_base) if stream.time_base else 1 / 90_000

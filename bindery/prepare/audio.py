@@ -1,0 +1,71 @@
+"""Waveform -> ``pixel_values`` (3, mel_bins, frames) float32: log-mel windows as the spec's rules of length say."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bindery.decoded import Tensors, Waveform
+from bindery.errors import UnreadableMedia
+from bindery.prepare.fbank import frame_count, frame_samples, log_mel, shift_samples
+from bindery.prepare.resample import sinc_hann, soxr_hq
+from bindery.spec import AudioSpec
+
+Floats = NDArray[np.float32]
+
+
+def prepare_audio(waveform: Waveform, spec: AudioSpec) -> Tensors:
+    """Raises `UnreadableMedia` below one 25 ms frame, when the spec's ``too_short`` is ``reject``."""
+    sound = _one_channel(waveform, spec)
+    if len(sound) < frame_samples(spec):
+        if spec.too_short == "reject":
+            raise UnreadableMedia(f"the sound lasts {1000 * len(sound) / spec.sample_rate:.1f} ms; at least one frame of 25 ms is needed")
+        sound = np.pad(sound, (0, frame_samples(spec) - len(sound)))
+    frames = frame_count(len(sound), spec)
+    mels = [_short(sound, frames, spec)] * 3 if frames <= spec.frames else _long(sound, frames, spec)
+    stacked = np.stack([mel.T for mel in mels])  # (3, mel_bins, frames)
+    return {"pixel_values": (stacked - np.float32(spec.mean)) / np.float32(spec.divisor)}
+
+
+def window_starts(frames: int, spec: AudioSpec) -> tuple[int, int, int]:
+    """First frames of the three windows over a sound of ``frames`` > ``spec.frames`` frames.
+
+    The candidates 0 .. frames - spec.frames are split into three ranges, as equal as possible, larger ones first; an
+    empty range stands for frame 0.
+    """
+    if spec.long_audio == "head":
+        return 0, 0, 0
+    ranges = np.array_split(np.arange(frames - spec.frames + 1), 3)
+    places = [0 if spec.long_audio == "thirds_first" else len(candidates) // 2 for candidates in ranges]
+    first, second, third = (int(candidates[place]) if len(candidates) else 0 for candidates, place in zip(ranges, places, strict=True))
+    return first, second, third
+
+
+def _one_channel(waveform: Waveform, spec: AudioSpec) -> Floats:
+    """The chosen channel at the model's rate, less the mean over all channels."""
+    channels = waveform.samples  # (channels, samples)
+    one = channels[0] if spec.audio_channels == "first" else channels.mean(axis=0, dtype=np.float32)
+    resample = sinc_hann if spec.resampler == "sinc_hann" else soxr_hq
+    sound = resample(np.ascontiguousarray(one), waveform.rate, spec.sample_rate)
+    return np.asarray(sound - channels.mean(dtype=np.float64), dtype=np.float32)
+
+
+def _short(sound: Floats, frames: int, spec: AudioSpec) -> Floats:
+    """``(spec.frames, mel_bins)`` from a sound of at most that many frames."""
+    if spec.short_audio == "repeat_pad" and frames < spec.frames:
+        return log_mel(_repeat_then_zeros(sound, spec), spec)
+    mel = log_mel(sound, spec)
+    return np.tile(mel, (spec.frames // frames + 1, 1))[: spec.frames]
+
+
+def _repeat_then_zeros(sound: Floats, spec: AudioSpec) -> Floats:
+    length = (spec.frames - 1) * shift_samples(spec) + frame_samples(spec)
+    whole = np.tile(sound, length // len(sound))
+    return np.pad(whole, (0, length - len(whole)))
+
+
+def _long(sound: Floats, frames: int, spec: AudioSpec) -> list[Floats]:
+    """Three windows; only their own samples are transformed, so a long sound costs no more than a short one."""
+    size = (spec.frames - 1) * shift_samples(spec) + frame_samples(spec)
+    firsts = [start * shift_samples(spec) for start in window_starts(frames, spec)]
+    return [log_mel(sound[first : first + size], spec) for first in firsts]

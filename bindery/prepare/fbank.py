@@ -1,0 +1,69 @@
+"""Kaldi-style log-mel filter bank, with the settings of the reference. Vectorised; all arithmetic in float32."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from bindery.spec import AudioSpec
+
+Floats = NDArray[np.float32]
+
+_FRAME_S, _SHIFT_S = 0.025, 0.010
+_PREEMPHASIS = np.float32(0.97)
+_FLOOR = np.float32(np.finfo(np.float32).eps)  # log of silence: -15.942385
+
+
+def frame_samples(spec: AudioSpec) -> int:
+    return int(spec.sample_rate * _FRAME_S)
+
+
+def shift_samples(spec: AudioSpec) -> int:
+    return int(spec.sample_rate * _SHIFT_S)
+
+
+def frame_count(samples: int, spec: AudioSpec) -> int:
+    """Whole frames in ``samples`` samples (none is added at the edges)."""
+    return 0 if samples < frame_samples(spec) else 1 + (samples - frame_samples(spec)) // shift_samples(spec)
+
+
+def log_mel(samples: Floats, spec: AudioSpec) -> Floats:
+    """``(samples,)`` in [-1, 1] to natural-log mel energies ``(frames, mel_bins)``."""
+    size = frame_samples(spec)
+    frames = sliding_window_view(samples, size)[:: shift_samples(spec)]  # (frames, size), a view
+    frames = frames - frames.mean(axis=1, keepdims=True, dtype=np.float32)
+    before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)  # the first sample is its own predecessor
+    frames = (frames - _PREEMPHASIS * before) * _window(size)
+    spectrum = np.fft.rfft(frames, n=_padded(size), axis=1)  # (frames, padded / 2 + 1)
+    power = spectrum.real**2 + spectrum.imag**2
+    high_hz = spec.high_hz if spec.high_hz > 0 else spec.high_hz + spec.sample_rate / 2
+    energies = power @ _filters(spec.mel_bins, _padded(size), spec.sample_rate, spec.low_hz, high_hz)
+    return np.asarray(np.log(np.maximum(energies, _FLOOR)), dtype=np.float32)
+
+
+def _padded(size: int) -> int:
+    return 1 << (size - 1).bit_length()
+
+
+@lru_cache(maxsize=8)
+def _window(size: int) -> Floats:
+    """Hann, symmetric."""
+    angle = 2.0 * np.pi * np.arange(size) / (size - 1)
+    return np.asarray(0.5 - 0.5 * np.cos(angle), dtype=np.float32)
+
+
+@lru_cache(maxsize=8)
+def _filters(bins: int, padded: int, rate: int, low_hz: float, high_hz: float) -> Floats:
+    """Triangles in mel, ``(padded / 2 + 1, bins)``; the last row (Nyquist) has weight 0."""
+    low, high = 1127.0 * np.log1p(low_hz / 700.0), 1127.0 * np.log1p(high_hz / 700.0)
+    step = (high - low) / (bins + 1)
+    left = np.float32(low) + np.arange(bins, dtype=np.float32) * np.float32(step)
+    centre, right = left + np.float32(step), left + np.float32(2 * step)
+    mel = np.float32(1127.0) * np.log1p(np.float32(rate / padded) * np.arange(padded // 2, dtype=np.float32) / np.float32(700.0))
+    up = (mel[:, None] - left) / (centre - left)
+    down = (right - mel[:, None]) / (right - centre)
+    triangles = np.maximum(np.minimum(up, down), np.float32(0.0))
+    return np.concatenate([triangles, np.zeros((1, bins), dtype=np.float32)])

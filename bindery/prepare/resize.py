@@ -1,0 +1,134 @@
+"""Resize and centre crop as torch does them, on float32, computing only the pixels that the crop keeps.
+
+A side is resampled by *taps*: for each output position, which input positions it reads and with what weights.
+Two separable passes, rows then columns, each a small matrix product per band of output positions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Interpolation = Literal["bicubic", "bilinear"]
+Load = Callable[[NDArray[Any]], NDArray[np.float32]]
+Floats = NDArray[np.float32]
+
+# torch's two cubic kernels: -0.75 without antialias, -0.5 with it (as Pillow)
+_CUBIC_PLAIN, _CUBIC_ANTIALIAS = -0.75, -0.5
+_BAND = 16  # output positions per matrix product: bounds memory, and keeps the banded matrix nearly full
+
+
+@dataclass(frozen=True, slots=True)
+class Taps:
+    """One side's filter: output position i is the sum over k of ``weights[i, k]`` times input ``places[i, k]``."""
+
+    places: NDArray[np.int64]  # (out, taps)
+    weights: Floats  # (out, taps)
+
+
+def resized_sides(height: int, width: int, size: int, *, floor_ratio: bool = False) -> tuple[int, int]:
+    """(height, width) with the shorter side at ``size`` and the longer cut to a whole number.
+
+    ``floor_ratio``: floor(size * (long / short)), the video transform's arithmetic, in place of int(size * long / short).
+    """
+    short, long = min(height, width), max(height, width)
+    scaled = max(math.floor((long / short) * size) if floor_ratio else int(size * long / short), size)
+    return (size, scaled) if height <= width else (scaled, size)
+
+
+def resize_crop(
+    planes: NDArray[Any], size: int, interpolation: Interpolation, *, antialias: bool, load: Load, floor_ratio: bool = False
+) -> Floats:
+    """``(n, height, width, channels)`` of any dtype to ``(n, size, size, channels)`` float32.
+
+    ``load`` turns a block of stored pixels into float32 (scaling, normalising) before it is filtered.
+    """
+    height, width = planes.shape[1:3]
+    new_height, new_width = resized_sides(height, width, size, floor_ratio=floor_ratio)
+    rows = _cropped(_taps(height, new_height, interpolation, antialias), size)
+    columns = _cropped(_taps(width, new_width, interpolation, antialias), size)
+    used, places = np.unique(columns.places, return_inverse=True)
+    columns = Taps(places.reshape(columns.places.shape), columns.weights)
+    out = np.empty((planes.shape[0], size, len(used), planes.shape[3]), dtype=np.float32)
+    for low in range(0, size, _BAND):
+        band = rows.places[low : low + _BAND]
+        read, at = np.unique(band, return_inverse=True)
+        block = load(np.take(np.take(planes, read, axis=1), used, axis=2))  # (n, read, used, channels)
+        matrix = _matrix(at.reshape(band.shape), rows.weights[low : low + _BAND], len(read))
+        flat = block.reshape(block.shape[0], len(read), -1)
+        out[:, low : low + _BAND] = np.matmul(matrix, flat).reshape(block.shape[0], len(band), *block.shape[2:])
+    return _columns(out, columns)
+
+
+def _columns(planes: Floats, taps: Taps) -> Floats:
+    """Filters axis 2 of ``(n, height, width, channels)``."""
+    count, height, _, channels = planes.shape
+    turned = np.ascontiguousarray(planes.transpose(0, 2, 1, 3)).reshape(count, planes.shape[2], -1)  # (n, width, height * channels)
+    size = len(taps.places)
+    out = np.empty((count, size, height * channels), dtype=np.float32)
+    for low in range(0, size, _BAND):
+        places = taps.places[low : low + _BAND]
+        first, stop = int(places.min()), int(places.max()) + 1
+        matrix = _matrix(places - first, taps.weights[low : low + _BAND], stop - first)
+        out[:, low : low + _BAND] = np.matmul(matrix, turned[:, first:stop])
+    return np.ascontiguousarray(out.reshape(count, size, height, channels).transpose(0, 2, 1, 3))
+
+
+def _matrix(places: NDArray[np.int64], weights: Floats, width: int) -> Floats:
+    matrix = np.zeros((len(places), width), dtype=np.float32)
+    np.add.at(matrix, (np.arange(len(places))[:, None], places), weights)  # positions clamped at an edge repeat, so weights add up
+    return matrix
+
+
+def _cropped(taps: Taps, size: int) -> Taps:
+    first = round((len(taps.places) - size) / 2)  # Python's round half to even, as torchvision
+    return Taps(taps.places[first : first + size], taps.weights[first : first + size])
+
+
+def _taps(old: int, new: int, interpolation: Interpolation, antialias: bool) -> Taps:
+    return _antialias_taps(old, new, interpolation) if antialias else _plain_taps(old, new, interpolation)
+
+
+def _plain_taps(old: int, new: int, interpolation: Interpolation) -> Taps:
+    """torch's `interpolate(align_corners=False)`: half-pixel centres, positions clamped at the edges, arithmetic in float32."""
+    scale = np.float32(old) / np.float32(new)
+    centre = scale * (np.arange(new, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5)
+    if interpolation == "bilinear":
+        centre = np.maximum(centre, np.float32(0.0))
+        reach, kernel = np.arange(2), _triangle
+    else:
+        reach, kernel = np.arange(-1, 3), lambda x: _cubic(x, _CUBIC_PLAIN)
+    base = np.floor(centre)
+    distance = (centre - base)[:, None] - reach.astype(np.float32)  # (new, taps)
+    places = np.clip(base.astype(np.int64)[:, None] + reach, 0, old - 1)
+    return Taps(places, kernel(np.abs(distance)))
+
+
+def _antialias_taps(old: int, new: int, interpolation: Interpolation) -> Taps:
+    """torch's `interpolate(antialias=True)`: the filter widens with the shrink factor, weights renormalised at the edges."""
+    scale = np.float32(old) / np.float32(new)
+    stretch = max(scale, np.float32(1.0))
+    half = np.float32(1.0 if interpolation == "bilinear" else 2.0) * stretch
+    centre = scale * (np.arange(new, dtype=np.float32) + np.float32(0.5))
+    first = np.maximum((centre - half + np.float32(0.5)).astype(np.int64), 0)
+    stop = np.minimum((centre + half + np.float32(0.5)).astype(np.int64), old)
+    places = first[:, None] + np.arange(int((stop - first).max()))
+    distance = np.abs((places - centre[:, None].astype(np.float64) + 0.5) / stretch).astype(np.float32)
+    weights = _triangle(distance) if interpolation == "bilinear" else _cubic(distance, _CUBIC_ANTIALIAS)
+    weights = np.where(places < stop[:, None], weights, np.float32(0.0))
+    return Taps(np.minimum(places, old - 1), weights / weights.sum(axis=1, keepdims=True, dtype=np.float32))
+
+
+def _triangle(x: Floats) -> Floats:
+    return np.maximum(np.float32(1.0) - x, np.float32(0.0))
+
+
+def _cubic(x: Floats, a: float) -> Floats:
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+    return np.asarray(np.where(x <= 1, near, np.where(x < 2, far, 0.0)), dtype=np.float32)
