@@ -1,0 +1,207 @@
+"""`bindery-export`: towers and released checkpoints → bundles. Thin: it parses, calls one function, reports."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, cast, get_args
+
+import typer
+
+from bindery.errors import BinderyError
+from export.errors import ExportError, ExportUsageError
+from export.languagebind_bundle import LICENCE, languagebind_sources
+from export.parity import FLOORS, Floor
+from export.policy import apply_policies
+from export.source import TowerSource
+from export.towers_bundle import tower_sources
+from export.weights import Storage
+from export.write_bundle import BundleOrder, write_bundle
+from training.towers.package import TowerPackageError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+Out = Annotated[Path, typer.Option(help="Directory of the bundle; must not exist.")]
+Version = Annotated[str, typer.Option(help="Version of the bundle.")]
+Policies = Annotated[list[str] | None, typer.Option("--policy", help="MODALITY.FIELD=VALUE: change one field of a spec.", metavar="POLICY")]
+Weights = Annotated[
+    list[str] | None, typer.Option("--weights", help="MODALITY=float32|float16|int8: how weights are stored.", metavar="STORAGE")
+]
+MaxBatch = Annotated[list[str] | None, typer.Option("--max-batch", help="N, or MODALITY=N: the largest batch of a graph.", metavar="N")]
+Share = Annotated[bool, typer.Option("--share-weights", help="All graphs in one folder with one weight file, equal weights stored once.")]
+Cosine = Annotated[float | None, typer.Option("--min-cosine", help="Parity floor: least cosine of torch and graph.", min=-1, max=1)]
+Component = Annotated[float | None, typer.Option("--max-abs", help="Parity floor: most that a component may differ.", min=0)]
+Card = Annotated[
+    Path | None, typer.Option(help="Model card, Markdown; written from the manifest when absent.", exists=True, dir_okay=False)
+]
+
+
+@app.callback()
+def _bindery_export() -> None:
+    """Make bundles, which `bindery` serves, from released checkpoints or trained towers."""
+
+
+@app.command(
+    epilog="Example: bindery-export languagebind --checkpoint audio=LanguageBind_Audio_FT --checkpoint video=LanguageBind_Video_FT --out lb"
+)
+def languagebind(
+    checkpoint: Annotated[
+        list[str], typer.Option(help="MODALITY=DIR, or MODALITY=org/name on the hub; repeat it.", metavar="MODALITY=DIR")
+    ],
+    out: Out,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(help="Directory with vocab.json and merges.txt; by default a checkpoint's own.", exists=True, file_okay=False),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the bundle.")] = "languagebind",
+    version: Version = "1",
+    licence: Annotated[str, typer.Option(help="Licence statement of the weights.")] = LICENCE,
+    policy: Policies = None,
+    weights: Weights = None,
+    max_batch: MaxBatch = None,
+    share_weights: Share = False,
+    min_cosine: Cosine = None,
+    max_abs: Component = None,
+    card: Card = None,
+) -> None:
+    """Turn released LanguageBind packages into one bundle."""
+    with _exit_codes():
+        sources, provenance = languagebind_sources(_pairs("--checkpoint", checkpoint), None if tokenizer is None else str(tokenizer))
+        order = BundleOrder(
+            name=name,
+            version=version,
+            licence=licence,
+            provenance={**provenance, "policies": list(policy or [])},
+            card=_text(card),
+            weights=_storages(weights or []),
+            max_batch=_batches(max_batch or [], sources),
+            share_weights=share_weights,
+            floor=_floor(min_cosine, max_abs),
+        )
+        _write(out, apply_policies(sources, policy or []), order)
+
+
+@app.command(
+    epilog="Example: bindery-export towers --tower text=t/text --tower image=t/image --name starter --licence Apache-2.0 --out starter"
+)
+def towers(
+    tower: Annotated[list[str], typer.Option(help="MODALITY=DIR of a tower package; repeat it.", metavar="MODALITY=DIR")],
+    out: Out,
+    name: Annotated[str, typer.Option(help="Name of the bundle.")],
+    licence: Annotated[str, typer.Option(help="Licence statement of the weights.")],
+    version: Version = "1",
+    provenance: Annotated[
+        Path | None, typer.Option(help="JSON object: where data and weights come from.", exists=True, dir_okay=False)
+    ] = None,
+    policy: Policies = None,
+    weights: Weights = None,
+    max_batch: MaxBatch = None,
+    share_weights: Share = False,
+    min_cosine: Cosine = None,
+    max_abs: Component = None,
+    card: Card = None,
+) -> None:
+    """Turn trained tower packages into one bundle."""
+    with _exit_codes():
+        sources, own = tower_sources(_pairs("--tower", tower))
+        order = BundleOrder(
+            name=name,
+            version=version,
+            licence=licence,
+            provenance={**own, **_json_object(provenance)},
+            card=_text(card),
+            weights=_storages(weights or []),
+            max_batch=_batches(max_batch or [], sources),
+            share_weights=share_weights,
+            floor=_floor(min_cosine, max_abs),
+        )
+        _write(out, apply_policies(sources, policy or []), order)
+
+
+def main() -> None:
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    logging.getLogger("export").setLevel(logging.INFO)
+    app()
+
+
+def _write(out: Path, sources: Sequence[TowerSource], order: BundleOrder) -> None:
+    manifest = write_bundle(out, sources, order)
+    typer.echo(
+        json.dumps(
+            {
+                "bundle": str(out),
+                "space": manifest.space,
+                "parity": {name: modality.artefacts[0].parity.model_dump(mode="json") for name, modality in manifest.modalities.items()},
+            },
+            indent=1,
+        )
+    )
+
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    try:
+        yield
+    except ExportUsageError as error:
+        typer.echo(f"bindery-export: {error}", err=True)
+        raise typer.Exit(2) from error
+    except (ExportError, TowerPackageError, BinderyError, OSError) as error:
+        typer.echo(f"bindery-export: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+def _pairs(option: str, values: Sequence[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not (key and equals and text):
+            raise ExportUsageError(f"{option} {value!r} is not MODALITY=VALUE")
+        if key in pairs:
+            raise ExportUsageError(f"{option} names {key!r} twice")
+        pairs[key] = text
+    return pairs
+
+
+def _storages(values: Sequence[str]) -> dict[str, Storage]:
+    pairs = _pairs("--weights", values)
+    for modality, storage in pairs.items():
+        if storage not in get_args(Storage):
+            raise ExportUsageError(f"--weights {modality}={storage}: use one of {', '.join(get_args(Storage))}")
+    return cast("dict[str, Storage]", pairs)
+
+
+def _batches(values: Sequence[str], sources: Sequence[TowerSource]) -> dict[str, int]:
+    everywhere = [value for value in values if "=" not in value]
+    pairs = {source.modality: value for source in sources for value in everywhere}
+    pairs |= _pairs("--max-batch", [value for value in values if "=" in value])
+    for modality, size in pairs.items():
+        if not (size.isascii() and size.isdigit() and 1 <= int(size) <= 4096):
+            raise ExportUsageError(f"--max-batch of {modality} is {size!r}; use 1 to 4096")
+    return {modality: int(size) for modality, size in pairs.items()}
+
+
+def _floor(min_cosine: float | None, max_abs: float | None) -> Floor | None:
+    if min_cosine is None and max_abs is None:
+        return None
+    usual = FLOORS["float32"]
+    return Floor(usual.cosine_min if min_cosine is None else min_cosine, usual.max_abs if max_abs is None else max_abs)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else path.read_text(encoding="utf-8")
+
+
+def _json_object(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        document = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ExportUsageError(f"--provenance {path} is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise ExportUsageError(f"--provenance {path} holds no JSON object")
+    return document

@@ -1,0 +1,226 @@
+"""Tower sources → a bundle on disk, all of it or nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from pydantic import ValidationError
+
+import bindery
+from bindery.bundle import FORMAT, MANIFEST, Artefact, FileEntry, Manifest, Modality, Parity, file_digest, open_bundle
+from bindery.decoded import Tensors
+from bindery.runtime.collate import collate
+from bindery.runtime.onnx import OnnxEncoder
+from bindery.spec import Spec, TextSpec
+from export.card import model_card
+from export.errors import ExportError, ExportUsageError
+from export.onnx_graph import opset, to_onnx
+from export.parity import FLOORS, Floor, batch_sizes, measure, reference_vectors, require
+from export.samples import synthetic
+from export.source import TowerSource, check_fit
+from export.space import space_of
+from export.weight_file import WeightFile, stored_bytes
+from export.weights import Storage, store_as
+from training.towers.tower import Tower
+
+log = logging.getLogger(__name__)
+
+MAX_BATCH = {"text": 64, "image": 32, "thermal": 32, "depth": 32, "audio": 16, "video": 8}
+"""By kind: about equal work in a full batch."""
+
+INLINE_BYTES = 1 << 30
+"""Weights beyond this lie beside the graph: protobuf ends at 2 GB."""
+
+SHARED_FOLDER = "towers"
+CARD = "MODEL_CARD.md"
+
+
+@dataclass(frozen=True, slots=True)
+class BundleOrder:
+    """How the bundle is to be; what is not said for a modality follows its kind."""
+
+    name: str
+    version: str
+    licence: str
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    card: str | None = None
+    weights: Mapping[str, Storage] = field(default_factory=dict)
+    max_batch: Mapping[str, int] = field(default_factory=dict)
+    share_weights: bool = False
+    floor: Floor | None = None
+    samples: Mapping[str, Sequence[Tensors]] = field(default_factory=dict)
+    """Items to measure parity with, by modality; synthetic ones where none are given."""
+
+
+def write_bundle(out: Path, sources: Sequence[TowerSource], order: BundleOrder) -> Manifest:
+    """Export, measure and write. ``out`` must not exist; on any error nothing is left there.
+
+    Raises `ExportUsageError`, `ParityError`, `ExportError`.
+    """
+    _check(out, sources, order)
+    with _staged(out) as staging:
+        shared = WeightFile(_made(staging / SHARED_FOLDER) / "weights.bin") if order.share_weights else None
+        modalities: dict[str, Modality] = {}
+        dimensions: dict[str, int] = {}
+        space = ""
+        for source in sources:
+            tower = source.tower()
+            dimensions[source.modality] = tower.dimension
+            if len(set(dimensions.values())) > 1:
+                raise ExportError(f"towers of different dimensions cannot share a space: {dimensions}")
+            spec = _with_tokenizer(staging, source)
+            if isinstance(spec, TextSpec):
+                assert source.tokenizer is not None
+                space = space_of(tower, spec, source.tokenizer)
+            artefact = _export(staging, source, tower, order, shared)
+            modalities[source.modality] = Modality(
+                spec=spec, artefacts=(artefact,), logit_scale=source.logit_scale, prompts=source.prompts or ("{}",)
+            )
+        return _finish(staging, modalities, dimensions, space, order)
+
+
+def _check(out: Path, sources: Sequence[TowerSource], order: BundleOrder) -> None:
+    if out.exists():
+        raise ExportUsageError(f"{out} exists; remove it or choose another --out")
+    texts = [source.modality for source in sources if isinstance(source.spec, TextSpec)]
+    if len(texts) != 1:
+        raise ExportUsageError(f"a bundle has exactly one text tower, which its space is named after; given: {texts or 'none'}")
+    known = {source.modality for source in sources}
+    try:
+        Manifest(
+            format=FORMAT, name=order.name, version=order.version, space="", dimension=1, licence=order.licence, modalities={}, files={}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ExportUsageError(f"--{first['loc'][0]} {first['input']!r}: {first['msg']}") from error
+    for what, names in (("--weights", order.weights), ("--max-batch", order.max_batch)):
+        for name in names:
+            if name not in known:
+                raise ExportUsageError(f"{what} names modality {name!r}; this bundle has {', '.join(sorted(known))}")
+
+
+@contextmanager
+def _staged(out: Path) -> Iterator[Path]:
+    """A directory beside ``out`` that becomes ``out`` when the block ends well, and vanishes when it does not."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield staging
+        staging.chmod(0o755)  # mkdtemp makes it private
+        os.rename(staging, out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _with_tokenizer(staging: Path, source: TowerSource) -> Spec:
+    if not isinstance(source.spec, TextSpec):
+        return source.spec
+    assert source.tokenizer is not None, "a text source carries its tokenizer. This is a bug."
+    relative = f"{source.modality}/tokenizer.json"
+    _made(staging / source.modality)
+    (staging / relative).write_text(source.tokenizer, encoding="utf-8")
+    return source.spec.model_copy(update={"tokenizer": relative})
+
+
+def _export(staging: Path, source: TowerSource, tower: Tower, order: BundleOrder, shared: WeightFile | None) -> Artefact:
+    check_fit(source.modality, source.spec, tower)
+    storage = order.weights.get(source.modality, "float32")
+    max_batch = order.max_batch.get(source.modality, MAX_BATCH[source.spec.kind])
+    batches = batch_sizes(max_batch)
+    items = order.samples.get(source.modality) or synthetic(source, tower, max_batch)
+    relative = f"{SHARED_FOLDER}/{source.modality}.onnx" if shared else f"{source.modality}/model.onnx"
+    log.info("%s: exporting, weights as %s", source.modality, storage)
+    graph_opset = _save_graph(staging / relative, source, tower, items, max_batch, storage, shared)
+    artefact = Artefact(
+        path=relative,
+        weights=storage,
+        opset=graph_opset,
+        inputs=tower.inputs,
+        max_batch=max_batch,
+        parity=_UNMEASURED,
+        built_with=_built_with(),
+    )
+    log.info("%s: measuring parity at batches %s", source.modality, list(batches))
+    threads = len(os.sched_getaffinity(0))
+    encoder = OnnxEncoder(
+        staging / relative, artefact, dimension=tower.dimension, device="cpu", provider="CPUExecutionProvider", threads=threads
+    )
+    pad_id = source.spec.pad_id if isinstance(source.spec, TextSpec) else 0
+    parity = measure(encoder, items, reference_vectors(tower, items), batches, pad_id)
+    require(parity, order.floor or FLOORS[storage], source.modality)
+    log.info("%s: cosine %.7f, component %.1e", source.modality, parity.cosine_min, parity.max_abs)
+    return artefact.model_copy(update={"parity": parity})
+
+
+_UNMEASURED = Parity(reference="none yet", cosine_min=-1, max_abs=2, samples=0)
+
+
+def _save_graph(
+    path: Path,
+    source: TowerSource,
+    tower: Tower,
+    items: Sequence[Tensors],
+    max_batch: int,
+    storage: Storage,
+    shared: WeightFile | None,
+) -> int:
+    pad_id = source.spec.pad_id if isinstance(source.spec, TextSpec) else 0
+    # The two longest items: a varying axis of length 1 would be taken for a constant.
+    longest = sorted(items, key=lambda item: next(iter(item.values())).shape[0], reverse=True)[:2]
+    batch = collate([longest[0], longest[-1]], pad_id)
+    limits = {"batch": max(2, max_batch)}
+    if isinstance(source.spec, TextSpec):
+        limits["tokens"] = source.spec.context_length
+    model = to_onnx(tower, {name: torch.from_numpy(value) for name, value in batch.items()}, limits)
+    store_as(model, storage)
+    _made(path.parent)
+    if shared is not None:
+        shared.take(model)
+    elif stored_bytes(model) > INLINE_BYTES:
+        WeightFile(path.parent / "weights.bin").take(model)
+    ir.save(model, path)
+    return opset(model)
+
+
+def _finish(staging: Path, modalities: Mapping[str, Modality], dimensions: Mapping[str, int], space: str, order: BundleOrder) -> Manifest:
+    manifest = Manifest(
+        format=FORMAT,
+        name=order.name,
+        version=order.version,
+        space=space,
+        dimension=next(iter(dimensions.values())),
+        licence=order.licence,
+        provenance=dict(order.provenance),
+        modalities=dict(modalities),
+        files=_listed(staging),
+    )
+    (staging / CARD).write_text(order.card or model_card(manifest), encoding="utf-8")
+    manifest = manifest.model_copy(update={"files": _listed(staging)})
+    (staging / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    open_bundle(staging)  # what serving will do first
+    return manifest
+
+
+def _listed(staging: Path) -> dict[str, FileEntry]:
+    files = sorted(path for path in staging.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {str(path.relative_to(staging)): FileEntry(sha256=file_digest(path), bytes=path.stat().st_size) for path in files}
+
+
+def _built_with() -> dict[str, str]:
+    return {"bindery": bindery.__version__, **{name: version(name) for name in ("torch", "onnxscript", "onnx-ir", "onnxruntime")}}
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
