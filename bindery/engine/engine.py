@@ -29,13 +29,14 @@ from bindery.errors import (
     Starting,
     UnsupportedMedia,
 )
+from bindery.kinds import parse_options
 from bindery.limits import Limits
 from bindery.media.source import Source
 from bindery.prepare.tokens import TextTokenizer
 from bindery.runtime.encoder import Encoder
 from bindery.runtime.open import Device, open_encoder
 from bindery.settings import Settings
-from bindery.spec import ImageOptions, Options, TextSpec
+from bindery.spec import Options, TextSpec
 from bindery.vectors import Vectors
 
 State = Literal["starting", "ready", "draining", "stopped", "failed"]
@@ -186,7 +187,7 @@ class Engine:
             if len(source) > self.limits.text_chars:
                 raise InvalidParameter(f"the text has {len(source)} characters; at most {self.limits.text_chars} are taken")
             return await asyncio.get_running_loop().run_in_executor(self._text_thread, tokenizer.encode, source)
-        return await asyncio.wrap_future(self._pool.submit(Task(source, spec, options or ImageOptions()), deadline))
+        return await asyncio.wrap_future(self._pool.submit(Task(source, spec, options or parse_options(spec.kind, {})), deadline))
 
     def _open_encoders(self) -> None:
         threads = self.policy.threads or len(os.sched_getaffinity(0))

@@ -68,12 +68,12 @@ class DecodePool:
         worker = self._idle.get()
         try:
             answer = self._ask(worker, task, deadline)
+        except TimeoutError as error:  # before OSError, whose child it is
+            worker = self._replace(worker, "timeout")
+            raise DecoderKilled(f"decoding {task.source.name} took longer than {self._limits.decode_seconds:g} s") from error
         except (EOFError, OSError) as error:
             worker = self._replace(worker, "crashed")
             raise DecoderKilled(f"decoding {task.source.name} ended its process; the file is damaged or hostile") from error
-        except TimeoutError as error:
-            worker = self._replace(worker, "timeout")
-            raise DecoderKilled(f"decoding {task.source.name} took longer than {self._limits.decode_seconds:g} s") from error
         finally:
             self._idle.put(worker)
         if isinstance(answer, BinderyError):
