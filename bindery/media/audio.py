@@ -17,7 +17,7 @@ from bindery.decoded import Waveform
 from bindery.errors import EmptyMedia, InvalidParameter, NoAudioStream, TooLong, UnreadableMedia, UnsupportedMedia
 from bindery.limits import Limits
 from bindery.media.container import open_container
-from bindery.media.guard import check_seconds, reading
+from bindery.media.guard import check_seconds
 from bindery.media.sniff import require_type
 from bindery.media.source import Source
 from bindery.media.wav import check_wav
@@ -27,6 +27,7 @@ _AV_ONLY_TYPES = ("audio/mp4", "audio/aac", "video/mp4", "video/quicktime", "vid
 MEDIA_TYPES = (*_SNDFILE_TYPES, *_AV_ONLY_TYPES)
 
 _MAX_RATE_HZ = 768_000  # beyond any sound card; a header that claims more is damaged, and resampling cost grows with it
+_MP3_HEAD_BYTES = 8192
 _PREROLL_S = 0.25  # decoders need some packets after a seek before their output is exact (Opus 80 ms, AAC and MP3 a frame or two)
 
 
@@ -76,12 +77,17 @@ def _by_sndfile(source: Source, limits: Limits, start: float | None, end: float 
         if span.first:
             sound.seek(span.first)
         samples = sound.read(last - span.first, dtype="float32", always_2d=True)  # (samples, channels)
-        if len(samples) < last - span.first and sound.format not in ("MP3", "OGG"):
-            # MP3 and Ogg only estimate their length; the others state it
+        if len(samples) < last - span.first and (sound.format != "MP3" or _states_length(source)):
             raise UnreadableMedia(f"{source.name} is cut off: {len(samples)} of {last - span.first} samples are there")
         if len(samples) == 0:
             raise UnreadableMedia(f"{source.name}: no sample could be decoded")
         return Waveform(samples.T, sound.samplerate)
+
+
+def _states_length(mp3: Source) -> bool:
+    """Whether an MP3 file opens with an encoder's tag; without one libsndfile estimates the length from the bit rate."""
+    head = mp3.head(_MP3_HEAD_BYTES)
+    return b"Xing" in head or b"Info" in head
 
 
 def _by_ffmpeg(source: Source, media_type: str, limits: Limits, start: float | None, end: float | None) -> Waveform:
@@ -152,7 +158,7 @@ def _blocks(container: av.container.InputContainer, stream: av.audio.AudioStream
             if position is None:
                 position = 0 if frame.pts is None or frame.time_base is None else round(float(frame.pts * frame.time_base - origin) * rate)
             for converted in to_float.resample(frame):
-                block = converted.to_ndarray()
+                block = np.asarray(converted.to_ndarray(), dtype=np.float32)
                 yield position, block
                 position += block.shape[1]
 
@@ -170,9 +176,8 @@ def _check_span(source: Source, first: int, last: int, length_s: float, rate: in
     check_seconds(source.name, (last - first) / rate, limits)
     needed = (last - first) * channels * 4 * 2  # float32, once as read and once while preparing
     if needed > limits.decode_memory_bytes:
-        raise TooLong(
-            f"{source.name}: {channels} channels of {(last - first) / rate:.0f} s at {rate} Hz need {needed} bytes; ask for a part with start and end"
-        )
+        seconds = (last - first) / rate
+        raise TooLong(f"{source.name}: {channels} channels of {seconds:.0f} s need {needed} bytes; ask for a part with start and end")
 
 
 def _finite(samples: NDArray[np.float32]) -> NDArray[np.float32]:

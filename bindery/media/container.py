@@ -13,9 +13,11 @@ import av
 import av.container
 import av.logging
 
+from bindery.errors import UnreadableMedia
 from bindery.limits import Limits
 from bindery.media.guard import reading
 from bindery.media.source import Source
+from bindery.media.whole import check_whole
 
 _MOV = "mov,mp4,m4a,3gp,3g2,mj2"
 _MATROSKA = "matroska,webm"
@@ -40,6 +42,7 @@ av.logging.set_level(None)  # FFmpeg's own log would repeat on stderr what the e
 @contextmanager
 def open_container(source: Source, media_type: str, limits: Limits) -> Iterator[av.container.InputContainer]:
     """A demuxer over the source's bytes; every error inside the block becomes `UnreadableMedia`."""
+    check_whole(source, media_type)
     demuxer = _DEMUXERS[media_type]
     options = {"format_whitelist": demuxer, "protocol_whitelist": "none"}
     # max_pixels: FFmpeg refuses larger frames before it allocates them, also when the size changes on the way
@@ -47,10 +50,10 @@ def open_container(source: Source, media_type: str, limits: Limits) -> Iterator[
     with (
         source.open() as file,
         reading(source, media_type),
-        av.open(file, format=demuxer.partition(",")[0], container_options=options, options=codec, metadata_errors="replace") as container,
+        av.open(
+            file, "r", format=demuxer.partition(",")[0], container_options=options, options=codec, metadata_errors="replace"
+        ) as container,
     ):
+        if not len(container.streams):
+            raise UnreadableMedia(f"{source.name}: no stream could be found; the file is cut off or damaged")
         yield container
-
-
-def opens(media_type: str) -> bool:
-    return media_type in _DEMUXERS

@@ -16,7 +16,7 @@ _VALUE_CHANNELS = ("Z", "Y", "V", "depth", "R")  # what renderers and scanners c
 
 
 def read_exr(source: Source, limits: Limits) -> NDArray[Any]:
-    """Values ``(height, width)``; ``(height, width, channels)`` when the file is a coloured picture. Raises `TooManyPixels`, `UnreadableMedia`."""
+    """Values ``(height, width)``, or ``(height, width, channels)`` of a coloured picture. Raises `TooManyPixels`, `UnreadableMedia`."""
     with source.open() as file, reading(source, "OpenEXR"):
         low, high = OpenEXR.File(file, separate_channels=True, header_only=True, num_threads=0).header()["dataWindow"]
         width, height = (int(side) for side in np.asarray(high, dtype=np.int64) - np.asarray(low, dtype=np.int64) + 1)

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bindery.errors import BinderyError, EmptyMedia, TooLong, TooManyBytes, TooManyPixels, UnreadableMedia
+from bindery.errors import BinderyError, DecoderKilled, EmptyMedia, TooLong, TooManyBytes, TooManyPixels, UnreadableMedia
 from bindery.limits import Limits
 from bindery.media.source import Source
 
 
 @contextmanager
 def reading(source: Source, what: str) -> Iterator[None]:
-    """Turns whatever a codec raises on damaged bytes into `UnreadableMedia` that names the file."""
+    """Turns whatever a codec raises on damaged bytes into `UnreadableMedia` (or `DecoderKilled`) that names the file."""
     try:
         yield
-    except (BinderyError, MemoryError):
+    except BinderyError:
         raise
-    except Exception as error:  # noqa: BLE001 - codecs raise any class on hostile bytes (SyntaxError, struct.error, ...): each means the same
+    except MemoryError as error:  # also FFmpeg's: a damaged header may ask for any amount
+        raise DecoderKilled(f"{source.name} needs more memory to decode as {what} than there is") from error
+    except Exception as error:  # codecs raise any class on hostile bytes (SyntaxError, struct.error, ...): each means the same
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UnreadableMedia(f"{source.name} cannot be decoded as {what}: {str(reason).splitlines()[0][:200]}") from error
 
@@ -45,5 +47,6 @@ def check_seconds(name: str, seconds: float, limits: Limits) -> None:
     """Raises `TooLong` beyond ``media_seconds``."""
     if seconds > limits.media_seconds:
         raise TooLong(
-            f"{name} lasts {seconds:.1f} s; at most {limits.media_seconds:g} s are taken (limit media_seconds): ask for a part with start and end"
+            f"{name} lasts {seconds:.1f} s; at most {limits.media_seconds:g} s are taken (limit media_seconds): "
+            "ask for a part with start and end"
         )

@@ -44,7 +44,8 @@ def decode_depth(
         )
     if stored.dtype.itemsize == 1 and unit is None and scale is None and eight_bit == "reject":
         raise AmbiguousDepth(
-            f"{source.name} holds 8-bit values, which do not say how far they reach; state depth_scale (metres a stored unit) or depth_unit (m or mm)"
+            f"{source.name} holds 8-bit values, which do not say how far they reach; "
+            "state depth_scale (metres a stored unit) or depth_unit (m or mm)"
         )
     return Raster(_metres(stored, unit, scale))
 
@@ -63,7 +64,8 @@ def decode_thermal(source: Source, limits: Limits, *, range_min: float | None, r
     if range_min is None or range_max is None:
         low, high = _span(stored)
         raise InvalidParameter(
-            f"{source.name} holds radiometric values ({stored.dtype}, {low:g} to {high:g}); state range_min and range_max, the values shown black and white",
+            f"{source.name} holds radiometric values ({stored.dtype}, {low:g} to {high:g}); "
+            "state range_min and range_max, the values shown black and white",
             pointer="/options/range_min",
         )
     if range_max <= range_min:

@@ -57,7 +57,7 @@ def require_type(source: Source, accepted: Collection[str], kind: str) -> str:
     if source.size_bytes == 0:
         raise EmptyMedia(f"{source.name} is empty (0 bytes)")
     found = sniff(source.head(HEAD_BYTES))
-    if found not in accepted:
+    if found is None or found not in accepted:
         looks = f"looks like {found}" if found else "is of no known format"
         raise UnsupportedMedia(f"{source.name} {looks} by its first bytes; {kind} takes {', '.join(accepted)}")
     return found

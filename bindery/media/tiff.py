@@ -52,7 +52,8 @@ def open_tiff(source: Source, limits: Limits) -> TiffPage:
         check_pixels(source.name, page.imagewidth, page.imagelength, limits)
         if page.dtype is None or page.imagedepth != 1 or page.samplesperpixel > _MAX_SAMPLES:
             raise UnreadableMedia(
-                f"{source.name}: a TIFF of {page.samplesperpixel} samples a pixel and {page.bitspersample} bits is not a picture; save one plane of 8, 16 or 32 bits"
+                f"{source.name}: a TIFF of {page.samplesperpixel} samples a pixel and {page.bitspersample} bits is not a picture; "
+                "save one plane of 8, 16 or 32 bits"
             )
         orientation = page.tags.valueof(274, default=1)
         return TiffPage(

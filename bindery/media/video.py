@@ -87,7 +87,7 @@ def _frames(
             if not taken:
                 size, rotation = (frame.width, frame.height), frame.rotation
             # swscale's defaults: the same pixels as decord, which the reference used. A changed size is scaled to the first.
-            taken[number] = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
+            taken[number] = np.asarray(frame.to_ndarray(format="rgb24", width=size[0], height=size[1]), dtype=np.uint8)
     if len(taken) < len(wanted):
         return None
     pixels = np.stack([taken[part[index]] for index in indices])  # (frames, height, width, 3)
