@@ -1,0 +1,78 @@
+// Items of a collection as cards: the hits of a search, or what lies in it.
+
+import { fill, h, icon, iconButton } from "./dom.js";
+import { keptView, plainTile } from "./media.js";
+import { keptPreviews } from "./previews.js";
+import { timeWords } from "./words.js";
+import { Urls } from "./urls.js";
+
+// `actions`: { similar(item), remove(item) }. -> { element, show(collection, items) }
+export function createHits(modalities, actions) {
+  const urls = new Urls();
+  const element = h("ol", { class: "hits" });
+  const kindOf = (item) => modalities.find((modality) => modality.name === item.modality)?.kind ?? item.modality;
+
+  return {
+    element,
+    async show(collection, items) {
+      // Without its store (private windows of some browsers) the page still searches.
+      const kept = await keptPreviews(collection, items.map((item) => item.id)).catch(() => new Map());
+      urls.release();
+      fill(element, items.map((item) => card(item, kindOf(item), kept.get(item.id), urls, actions)));
+    },
+  };
+}
+
+function card(item, kind, kept, urls, actions) {
+  const words = kind === "text" ? "A text: only its vector is stored." : "No preview in this browser. The service keeps vectors, not files.";
+  return h(
+    "li",
+    { class: "card", "data-item": item.id },
+    h("div", { class: "card-view" }, kept ? keptView(kept, item, urls) : plainTile(item.id, kind, words)),
+    h(
+      "div",
+      { class: "card-words" },
+      h("p", { class: "card-title" }, item.uri || item.id),
+      h("p", { class: "card-facts" }, icon(kind), item.modality, spanWords(item), scoreWords(item)),
+      scoreLine(item),
+      facts(item),
+      link(item.uri),
+    ),
+    h(
+      "div",
+      { class: "card-actions" },
+      iconButton(`Find what is similar to ${item.uri || item.id}`, "similar", () => actions.similar(item)),
+      iconButton(`Remove ${item.uri || item.id} from the collection`, "trash", () => actions.remove(item)),
+    ),
+  );
+}
+
+function spanWords({ start, end }) {
+  if (start === null || start === undefined) return null;
+  return h("span", {}, end === null || end === undefined ? `from ${timeWords(start)}` : `${timeWords(start)}–${timeWords(end)}`);
+}
+
+function scoreWords({ score }) {
+  return score === undefined ? null : h("span", { class: "card-score" }, score.toFixed(3));
+}
+
+function scoreLine({ score }) {
+  if (score === undefined) return null;
+  const line = h("div", { class: "bar thin", "aria-hidden": "true" }, h("div", { class: "bar-fill" }));
+  line.firstChild.style.inlineSize = `${(100 * Math.max(0, Math.min(1, score))).toFixed(1)}%`;
+  return line;
+}
+
+function facts({ id, uri, metadata }) {
+  const rows = Object.entries(metadata ?? {});
+  if (uri && uri !== id) rows.unshift(["id", id]);
+  if (rows.length === 0) return null;
+  return h("dl", { class: "facts" }, rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, typeof value === "string" ? value : JSON.stringify(value))]));
+}
+
+// Links only, and only to what a link may safely open: the page itself never loads a hit's address.
+function link(uri) {
+  if (/^https?:\/\//i.test(uri ?? "")) return h("a", { href: uri, target: "_blank", rel: "noopener noreferrer" }, "Open the address");
+  if (/^data:(image\/(png|jpeg|webp|gif)|audio|video)[/;,]/i.test(uri ?? "")) return h("a", { href: uri, download: "item" }, "Save the data");
+  return null;
+}
