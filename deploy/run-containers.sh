@@ -176,7 +176,7 @@ compose up --detach --no-build >"$WORK/up.log" 2>&1 || { cat "$WORK/up.log"; exi
 wait_until_ready
 say "up: healthy after $(since "$begin")"
 
-smoke() { "$PYTHON" "$REPO/deploy/smoke.py" "http://$PUBLISH" --examples "$REPO/examples" "$@"; }
+smoke() { "$PYTHON" -B "$REPO/deploy/smoke.py" "http://$PUBLISH" --examples "$REPO/examples" "$@"; }
 smoke
 smoke --remember kept-over-a-restart
 
