@@ -81,9 +81,10 @@ function createRow(file, media, onLeave) {
     element: h(
       "li",
       { class: "queue-row", "data-state": "waiting" },
-      h("div", { class: "queue-words" }, h("span", { class: "file-name" }, file.name), h("span", { class: "file-size" }, sizeWords(file.size)), outcome),
+      h("div", { class: "queue-words" }, h("span", { class: "file-name" }, file.name), h("span", { class: "file-size" }, sizeWords(file.size))),
       choice,
       leave,
+      outcome,
     ),
     get modality() {
       return media.find((modality) => modality.name === choice.value);

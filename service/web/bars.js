@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 
-const percent = new Intl.NumberFormat("en", { style: "percent", maximumFractionDigits: 1 });
+const percent = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 
 // `labels`: [{ label, probability, similarity }] in the service's order.
 export function bars(labels) {

@@ -10,7 +10,7 @@ import { recall, remember } from "./remember.js";
 import { labelsOf } from "./words.js";
 
 export function createClassify(view, modalities, { searchWith }) {
-  const labels = h("textarea", { rows: 7, spellcheck: "false", autocomplete: "off" });
+  const labels = h("textarea", { rows: 9, spellcheck: "false", autocomplete: "off" });
   const submit = button("Classify", { type: "submit", class: "button primary" });
   const result = h("div", { class: "result", "aria-live": "polite" });
   const picker = createPicker({ modalities, title: "Drop a file here", onChange: (chosen) => changed(chosen) });

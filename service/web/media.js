@@ -9,7 +9,7 @@ import { suffixOf } from "./kinds.js";
 export async function fileView(file, kind, urls) {
   if (kind === "video") return player(urls.of(file), file.name, null, () => plainTile(file.name, kind));
   if (kind === "audio") return soundPlayer(urls.of(file), file.name, await peaksOf(file));
-  const redrawn = kind === "depth" || suffixOf(file) === "npy" ? await pictureOf(file, kind) : null;
+  const redrawn = kind === "image" && suffixOf(file) !== "npy" ? null : await pictureOf(file, kind);
   return picture(urls.of(redrawn ?? file), file.name, () => plainTile(file.name, kind));
 }
 

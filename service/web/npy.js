@@ -1,5 +1,7 @@
 // NumPy's .npy, as far as a depth map needs it: header and numbers of a (height, width) array, little-endian.
 
+import { suffixOf } from "./kinds.js";
+
 const READERS = {
   "|u1": [1, (view, at) => view.getUint8(at)],
   "<u2": [2, (view, at) => view.getUint16(at, true)],
@@ -12,6 +14,7 @@ const READERS = {
 
 // -> { width, height, at(x, y) -> number }, or null for an array that is not such a map.
 export async function readMap(file) {
+  if (suffixOf(file) !== "npy") return null;
   const view = new DataView(await file.arrayBuffer());
   if (view.byteLength < 12 || view.getUint32(0) !== 0x934e554d) return null;
   const wide = view.getUint8(6) > 1;

@@ -1,17 +1,18 @@
 // A small picture of a file: what is kept as a preview, and what is shown where the browser alone would show too little.
 
 import { readMap } from "./npy.js";
-import { suffixOf } from "./kinds.js";
+import { readDeepPng } from "./png16.js";
 
 const SIDE_PX = 480;
+const RASTERS = ["depth", "thermal"]; // Their files may hold more than a screen can show.
+const DARKEST = 28; // Of a known value, so that it differs from a hole.
 const PATIENCE_MS = 8000;
 
 // -> a Blob of at most 480 pixels a side, or null when this browser cannot draw the file.
+// Of a map (.npy, 16-bit PNG) the whole range of its values is made visible.
 export async function pictureOf(file, kind) {
   try {
     const canvas = await draw(file, kind);
-    if (!canvas) return null;
-    if (kind === "depth") stretch(canvas);
     return await new Promise((resolve) => canvas.toBlob(resolve, "image/webp", 0.86));
   } catch {
     return null; // Not a format of this browser. The service may well read it.
@@ -19,8 +20,9 @@ export async function pictureOf(file, kind) {
 }
 
 async function draw(file, kind) {
-  if (suffixOf(file) === "npy") return drawMap(await readMap(file));
   if (kind === "video") return drawFrame(file);
+  const map = (await readMap(file)) ?? (RASTERS.includes(kind) ? await readDeepPng(file) : null);
+  if (map) return drawMap(map);
   const bitmap = await createImageBitmap(file);
   return drawn(bitmap, bitmap.width, bitmap.height);
 }
@@ -60,8 +62,8 @@ function once(element, name) {
   });
 }
 
+// The numbers that occur, spread over the screen's range; holes (0, not a number) stay black.
 function drawMap(map) {
-  if (!map) return null;
   const step = Math.max(1, Math.ceil(Math.max(map.width, map.height) / SIDE_PX));
   const canvas = document.createElement("canvas");
   canvas.width = Math.floor(map.width / step);
@@ -70,32 +72,14 @@ function drawMap(map) {
   for (let y = 0; y < canvas.height; y += 1) {
     for (let x = 0; x < canvas.width; x += 1) values.push(map.at(x * step, y * step));
   }
-  const far = values.reduce((most, value) => (Number.isFinite(value) ? Math.max(most, value) : most), 0) || 1;
+  const known = values.filter((value) => Number.isFinite(value) && value !== 0);
+  const [low, high] = known.reduce(([least, most], value) => [Math.min(least, value), Math.max(most, value)], [Infinity, -Infinity]);
+  const span = high - low || 1;
   const pixels = new ImageData(canvas.width, canvas.height);
-  values.forEach((value, i) => pixels.data.set(gray((255 * (Number.isFinite(value) ? value : 0)) / far), 4 * i));
+  values.forEach((value, i) => {
+    const level = Number.isFinite(value) && value !== 0 ? DARKEST + ((255 - DARKEST) * (value - low)) / span : 0;
+    pixels.data.set([level, level, level, 255], 4 * i);
+  });
   canvas.getContext("2d").putImageData(pixels, 0, 0);
   return canvas;
-}
-
-function gray(level) {
-  return [level, level, level, 255];
-}
-
-// Millimetres in 16 bits fill a few dark levels of a screen. Widen what is there to the whole range; holes (0) stay black.
-function stretch(canvas) {
-  const context = canvas.getContext("2d");
-  const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
-  let low = 255;
-  let high = 0;
-  for (let i = 0; i < pixels.data.length; i += 4) {
-    const level = pixels.data[i];
-    if (level > 0) low = Math.min(low, level);
-    high = Math.max(high, level);
-  }
-  if (high <= low) return;
-  for (let i = 0; i < pixels.data.length; i += 4) {
-    const level = pixels.data[i];
-    pixels.data.set(gray(level === 0 ? 0 : 30 + (225 * (level - low)) / (high - low)), i);
-  }
-  context.putImageData(pixels, 0, 0);
 }

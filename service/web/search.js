@@ -54,7 +54,7 @@ export function createSearch(modalities, onQuery) {
     { class: "panel search", role: "search" },
     by.element,
     place,
-    h("div", { class: "search-row" }, h("label", {}, "among", among), h("label", {}, "show", count), button("Search", { type: "submit", class: "button primary" })),
+    h("div", { class: "search-row" }, h("label", {}, "among", among), count, button("Search", { type: "submit", class: "button primary" })),
   );
   element.addEventListener("submit", (event) => {
     event.preventDefault();
