@@ -8,7 +8,7 @@
     ├── TooLarge 413           TooManyBytes · TooManyItems · TooManyPixels · TooLong
     ├── Unprocessable 422      InvalidParameter · UnreadableMedia · NoVideoStream · NoAudioStream · EmptyMedia ·
     │                          AmbiguousDepth · InvalidFilter · DimensionMismatch · DecoderKilled · UrlNotAllowed
-    ├── ServerFault            InternalError 500 · QueueFull · Starting · Draining · EngineDown · StorageFull 503 · DeadlineExceeded 504
+    ├── ServerFault            InternalError · CatalogDamaged · CatalogTooNew 500 · QueueFull · Starting · Draining · EngineDown · StorageFull 503 · DeadlineExceeded 504
     └── BundleError 500        BundleNotFound · BundleDamaged · BundleTooNew · DeviceUnavailable
 
 Each class is one row: ``code`` (stable, for machines), ``status`` (HTTP), ``title``, ``retryable``.
@@ -186,6 +186,14 @@ class ServerFault(BinderyError):
 
 class InternalError(ServerFault):
     code, status, title = "internal", 500, "Internal error"
+
+
+class CatalogDamaged(ServerFault):
+    code, status, title = "catalog_damaged", 500, "The data directory's catalog cannot be read"
+
+
+class CatalogTooNew(ServerFault):
+    code, status, title = "catalog_too_new", 500, "The data directory was written by a newer bindery"
 
 
 class Unavailable(ServerFault):

@@ -1,0 +1,42 @@
+"""Collections: vectors and metadata, durable on disk and searched exactly.
+
+    store ─► local ─► catalog (all SQL) ─► database (connections, lock, migrations)
+               └───► flat (FAISS), filters, records, fields
+
+Truth is the catalog; the index in memory is a cache that catches up with it before every search. This room imports
+numpy, faiss and sqlite3, and of the project only errors, limits and vectors. It never sees a file or a model.
+"""
+
+from __future__ import annotations
+
+from bindery.collections.model import (
+    Collection,
+    CollectionState,
+    Definition,
+    Hit,
+    Item,
+    ItemResult,
+    LabelSet,
+    Page,
+    Query,
+    SearchResult,
+    check_space,
+    new_item_id,
+)
+from bindery.collections.store import Store
+
+__all__ = [
+    "Collection",
+    "CollectionState",
+    "Definition",
+    "Hit",
+    "Item",
+    "ItemResult",
+    "LabelSet",
+    "Page",
+    "Query",
+    "SearchResult",
+    "Store",
+    "check_space",
+    "new_item_id",
+]

@@ -1,0 +1,243 @@
+"""The local collection: the catalog for truth, flat indexes in memory for search. Exact, durable, one machine."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bindery.collections import catalog
+from bindery.collections.catalog import StoredItem
+from bindery.collections.database import Database
+from bindery.collections.filters import Condition, parse_filter
+from bindery.collections.flat import Keys
+from bindery.collections.model import CollectionState, Definition, Hit, Item, ItemResult, Page, Query, SearchResult
+from bindery.collections.records import Record, check_vector, decode_vector, encode_metadata, merged, to_record
+from bindery.collections.resident import ResidentVectors
+from bindery.errors import BinderyError, InvalidParameter, UnknownCollection, UnknownItem
+from bindery.limits import Limits
+from bindery.vectors import Vectors
+
+MAX_DEPTH = 10_000
+"""Hits that ``offset`` and ``top_k`` may reach together; for more there is `page`."""
+
+_GROUP_OVERFETCH = 4
+_TRIES = 5  # a search that meets deletions between ranking and reading starts again; then it answers with what is left
+
+
+class LocalCollection:
+    """Implements `Collection`. Made by `Store`."""
+
+    def __init__(self, database: Database, collection_id: int, definition: Definition, limits: Limits) -> None:
+        self.id = collection_id
+        self.definition = definition
+        self._database = database
+        self._limits = limits
+        self._vectors = ResidentVectors(collection_id, definition.dimension)
+
+    def upsert(self, items: Sequence[Item]) -> list[ItemResult]:
+        results: dict[int, ItemResult] = {}
+        latest: dict[str, tuple[int, Record]] = {}
+        for index, item in enumerate(items):
+            try:
+                record = to_record(item, self.definition, self._limits)
+            except BinderyError as error:
+                results[index] = ItemResult(item.id, "failed", error)
+                continue
+            if item.id in latest:
+                results[latest[item.id][0]] = ItemResult(item.id, "superseded")
+            latest[item.id] = (index, record)
+        if latest:
+            with self._database.writing() as db:
+                at = self._next_generation(db)
+                statuses = catalog.upsert(db, self.id, at, [record for _, record in latest.values()])
+            for (index, record), status in zip(latest.values(), statuses, strict=True):
+                results[index] = ItemResult(record.id, status)
+        return [results[index] for index in range(len(items))]
+
+    def get(self, id: str) -> Item:
+        with self._database.reading() as db:
+            self._generation(db)
+            return _to_item(self._stored(db, id))
+
+    def patch(self, id: str, metadata: Mapping[str, Any]) -> Item:
+        with self._database.writing() as db:
+            self._generation(db)
+            stored = self._stored(db, id)
+            whole = merged(stored.metadata, metadata)
+            text, fields = encode_metadata(whole, self.definition, self._limits)
+            catalog.write_metadata(db, self.id, stored.key, text, fields)
+            return _to_item(self._stored(db, id))
+
+    def delete(self, *, ids: Iterable[str] | None = None, filter: Mapping[str, Any] | None = None) -> int:
+        if (ids is None) == (filter is None):
+            raise InvalidParameter("deleting takes ids or a filter, exactly one of them", pointer="/ids")
+        condition = self._condition(filter)
+        with self._database.writing() as db:
+            self._generation(db)
+            if condition is not None:
+                keys = catalog.keys_where(db, self.id, condition).tolist()
+            else:
+                keys = catalog.keys_of_ids(db, self.id, ids or ())
+            if keys:
+                catalog.delete_keys(db, self.id, self._next_generation(db), keys)
+        return len(keys)
+
+    def page(self, limit: int = 100, cursor: str | None = None, filter: Mapping[str, Any] | None = None) -> Page:
+        if not 1 <= limit <= self._limits.page_items:
+            raise InvalidParameter(f"limit is {limit}; it must be 1 to {self._limits.page_items}", pointer="/limit")
+        after = 0 if cursor is None else _decode_cursor(cursor)
+        condition = self._condition(filter)
+        with self._database.reading() as db:
+            self._generation(db)
+            stored = catalog.page(db, self.id, after, limit + 1, condition)
+        more = len(stored) > limit
+        return Page([_to_item(item) for item in stored[:limit]], _encode_cursor(stored[limit - 1].key) if more else None)
+
+    def content_hashes(self, ids: Iterable[str]) -> dict[str, str | None]:
+        with self._database.reading() as db:
+            self._generation(db)
+            return catalog.content_hashes(db, self.id, ids)
+
+    def state(self) -> CollectionState:
+        with self._database.reading() as db:
+            self._generation(db)
+            counts = catalog.counts(db, self.id)
+            disk_bytes = catalog.stored_bytes(db, self.id)
+        return CollectionState(self.definition, counts, disk_bytes, self._vectors.memory_bytes)
+
+    def __len__(self) -> int:
+        with self._database.reading() as db:
+            return sum(catalog.counts(db, self.id).values())
+
+    def search(self, query: Query) -> SearchResult:
+        started = time.perf_counter()
+        vector = check_vector(query.vector, self.definition)
+        condition = self._check(query)
+        for attempt in range(_TRIES):
+            found = self._search_once(query, vector, condition)
+            if found.complete or attempt == _TRIES - 1:
+                break
+        plan = {
+            "modalities": found.plan,
+            "exact": True,
+            "filtered": condition is not None or bool(query.exclude_ids),
+            "ms": round((time.perf_counter() - started) * 1e3, 3),
+        }
+        return SearchResult(found.hits, plan)
+
+    def _search_once(self, query: Query, vector: Vectors, condition: Condition | None) -> _Found:
+        with self._database.reading() as db:
+            self._vectors.catch_up(db, self._generation(db))
+            allowed = None if condition is None else catalog.keys_where(db, self.id, condition)
+            excluded = np.array(catalog.keys_of_ids(db, self.id, query.exclude_ids), dtype=np.int64)
+            wanted = query.offset + query.top_k
+            fetch = wanted if query.group_by is None else _GROUP_OVERFETCH * wanted
+            while True:
+                ranked, plan = self._vectors.rank(vector, fetch, query.modalities, allowed, excluded)
+                kept = np.arange(len(ranked.keys))
+                if query.group_by is not None:
+                    kept = self._best_of_groups(db, ranked.keys, query.group_by)
+                if len(kept) >= wanted or ranked.exhausted:
+                    break
+                fetch *= _GROUP_OVERFETCH
+            scores, keys = ranked.scores[kept][query.offset : wanted], ranked.keys[kept][query.offset : wanted]
+            if query.min_score is not None:
+                scores, keys = scores[scores >= query.min_score], keys[scores >= query.min_score]
+            stored = catalog.items_by_key(db, keys.tolist(), query.include_embedding)
+        # The index may be newer than what this connection sees, by another thread's write.
+        hits = [_to_hit(stored[key], score) for key, score in zip(keys.tolist(), scores.tolist(), strict=True) if key in stored]
+        return _Found(hits, plan, complete=len(hits) == len(keys))
+
+    def _best_of_groups(self, db: sqlite3.Connection, keys: Keys, field: str) -> Keys:
+        """Positions of the first row of each group, and of every row that has no group."""
+        values = catalog.group_values(db, keys.tolist(), field)
+        seen: set[object] = set()
+        kept = []
+        for position, key in enumerate(keys.tolist()):
+            value = values.get(key)
+            if value is None or value not in seen:
+                kept.append(position)
+                seen.add(value)
+        return np.array(kept, dtype=np.int64)
+
+    def _check(self, query: Query) -> Condition | None:
+        if not 1 <= query.top_k <= self._limits.top_k:
+            raise InvalidParameter(f"top_k is {query.top_k}; it must be 1 to {self._limits.top_k}", pointer="/top_k")
+        if query.offset < 0 or query.offset + query.top_k > MAX_DEPTH:
+            raise InvalidParameter(f"offset is {query.offset}; offset + top_k must be at most {MAX_DEPTH}", pointer="/offset")
+        if query.group_by is not None and query.group_by != "uri" and query.group_by not in self.definition.fields:
+            known = ", ".join(["uri", *self.definition.fields])
+            raise InvalidParameter(f"group_by is {query.group_by!r}; this collection can group by {known}", pointer="/group_by")
+        return self._condition(query.filter)
+
+    def _condition(self, filter: Mapping[str, Any] | None) -> Condition | None:
+        return None if filter is None else parse_filter(filter, self.definition.fields, self._limits.filter_clauses)
+
+    def _generation(self, db: sqlite3.Connection) -> int:
+        found = catalog.generation(db, self.id)
+        if found is None:
+            raise self._deleted()
+        return found
+
+    def _next_generation(self, db: sqlite3.Connection) -> int:
+        found = catalog.next_generation(db, self.id)
+        if found is None:
+            raise self._deleted()
+        return found
+
+    def _deleted(self) -> UnknownCollection:
+        return UnknownCollection(f"collection {self.definition.name!r} was deleted")
+
+    def _stored(self, db: sqlite3.Connection, id: str) -> StoredItem:
+        found = catalog.item_by_id(db, self.id, id)
+        if found is None:
+            raise UnknownItem(f"collection {self.definition.name!r} has no item {id!r}")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    hits: list[Hit]
+    plan: dict[str, dict[str, object]]
+    complete: bool  # no row went away between ranking and reading
+
+
+def _to_item(stored: StoredItem) -> Item:
+    assert stored.data is not None, f"item {stored.id!r} was read without its vector. This is a bug."
+    return Item(
+        stored.id,
+        stored.modality,
+        decode_vector(stored.data),
+        stored.uri,
+        stored.start_s,
+        stored.end_s,
+        stored.metadata,
+        stored.content_hash,
+    )
+
+
+def _to_hit(stored: StoredItem, score: float) -> Hit:
+    embedding = None if stored.data is None else decode_vector(stored.data)
+    return Hit(stored.id, score, stored.modality, stored.uri, stored.start_s, stored.end_s, stored.metadata, embedding)
+
+
+def _encode_cursor(key: int) -> str:
+    return base64.urlsafe_b64encode(f"after:{key}".encode()).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str) -> int:
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+        key = int(text.removeprefix("after:"))
+    except (ValueError, binascii.Error):
+        key = -1
+    if not 0 <= key < 2**63 or _encode_cursor(key) != cursor:
+        raise InvalidParameter("cursor is not one that a page gave; start again without it", pointer="/cursor")
+    return key

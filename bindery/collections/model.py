@@ -1,0 +1,174 @@
+"""The nouns of search, and what every collection promises. No storage here."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from bindery.errors import BinderyError, SpaceMismatch
+from bindery.vectors import Vectors
+
+FieldType = Literal["keyword", "integer", "number", "boolean", "datetime"]
+FIELD_TYPES: tuple[FieldType, ...] = ("keyword", "integer", "number", "boolean", "datetime")
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What a collection is, fixed when it is created. ``fields`` are the metadata names that filters may use."""
+
+    name: str
+    space: str
+    dimension: int
+    bundle: str
+    fields: Mapping[str, FieldType] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Item:
+    """One vector with what is known about it. ``vector`` is ``(d,)`` float32; it is normalised when stored."""
+
+    id: str
+    modality: str
+    vector: Vectors
+    uri: str | None = None
+    start: float | None = None  # seconds into the media at `uri`
+    end: float | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    content_hash: str | None = None
+    """Digest of all that decided the vector, chosen by the writer; lets it skip what has not changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemResult:
+    """What became of one item of an upsert.
+
+    ``superseded``: valid, but a later item of the same request has the same id and was stored instead.
+    """
+
+    id: str
+    status: Literal["created", "updated", "superseded", "failed"]
+    error: BinderyError | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """One search. ``vector`` is ``(d,)``, of any length but zero."""
+
+    vector: Vectors
+    top_k: int = 10
+    modalities: tuple[str, ...] | None = None  # which to return; None: all
+    filter: Mapping[str, Any] | None = None
+    group_by: str | None = None  # `uri` or a declared field: the best hit of each value; items without one stand alone
+    min_score: float | None = None
+    offset: int = 0
+    include_embedding: bool = False
+    exclude_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hit:
+    """``score`` is the cosine with the query, in [-1, 1] up to rounding."""
+
+    id: str
+    score: float
+    modality: str
+    uri: str | None
+    start: float | None
+    end: float | None
+    metadata: Mapping[str, Any]
+    embedding: Vectors | None = None  # (d,) float32, when asked for
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """Hits, best first (equal scores: the older item first), and how they were found."""
+
+    hits: list[Hit]
+    plan: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Items in order of creation. ``cursor`` continues after the last one; None at the end."""
+
+    items: list[Item]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionState:
+    """A collection in figures. ``memory_bytes`` is what its index holds now: 0 before the first search."""
+
+    definition: Definition
+    counts: Mapping[str, int]  # items by modality
+    disk_bytes: int
+    memory_bytes: int
+    index: str = "flat"
+    exact: bool = True
+
+    @property
+    def items(self) -> int:
+        return sum(self.counts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSet:
+    """Labels kept under a name; ``templates`` None means the bundle's prompts."""
+
+    name: str
+    labels: tuple[str, ...]
+    templates: tuple[str, ...] | None = None
+
+
+class Collection(Protocol):
+    """Items of one space, searchable.
+
+    Threads: every method may be called from any thread at any time. Durability: what a writing method has returned
+    survives the death of the process. Visibility: it is seen by the next search, in this and in every other process on
+    the same data. Ownership: arguments are copied; results are the caller's. Any method raises `UnknownCollection` once
+    the collection was deleted, `StorageFull` when the disk is, and `CatalogDamaged`.
+    """
+
+    @property
+    def definition(self) -> Definition: ...
+
+    def upsert(self, items: Sequence[Item]) -> list[ItemResult]:
+        """Store new items and replace those with a known id: one result for each, in order; bad items fail alone."""
+
+    def get(self, id: str) -> Item:
+        """Raises `UnknownItem`."""
+
+    def patch(self, id: str, metadata: Mapping[str, Any]) -> Item:
+        """Merge into the item's metadata (null removes a name, RFC 7396). Raises `UnknownItem`, `InvalidParameter`."""
+
+    def delete(self, *, ids: Iterable[str] | None = None, filter: Mapping[str, Any] | None = None) -> int:
+        """Remove by ids or by filter, exactly one of them; how many went away. Unknown ids are no error."""
+
+    def page(self, limit: int = 100, cursor: str | None = None, filter: Mapping[str, Any] | None = None) -> Page:
+        """Items in order of creation. Items added meanwhile come later and shift nothing."""
+
+    def content_hashes(self, ids: Iterable[str]) -> dict[str, str | None]:
+        """The stored content hash of each id that exists."""
+
+    def search(self, query: Query) -> SearchResult:
+        """Raises `DimensionMismatch`, `InvalidParameter`, `InvalidFilter`."""
+
+    def state(self) -> CollectionState: ...
+
+    def __len__(self) -> int: ...
+
+
+def new_item_id() -> str:
+    """An id for an item that came without one."""
+    return uuid.uuid4().hex
+
+
+def check_space(definition: Definition, space: str, whose: str) -> None:
+    """Raises `SpaceMismatch` unless vectors of ``space`` may be compared with the collection's. ``whose``: e.g. a bundle's name."""
+    if space != definition.space:
+        raise SpaceMismatch(
+            f"collection {definition.name!r} holds vectors of space {definition.space} (bundle {definition.bundle!r}), "
+            f"{whose} gives space {space}; the two cannot be compared. Use that bundle, or index the files again into a new collection"
+        )

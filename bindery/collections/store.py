@@ -1,0 +1,136 @@
+"""The store: one data directory with its collections and label sets.
+
+Several processes may open the same directory, a service and `bindery index` for instance: writers take turns transaction
+by transaction, readers never wait, and each process sees the others' writes with its next call (see `database`).
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from bindery.collections import catalog
+from bindery.collections.database import Database
+from bindery.collections.fields import check_fields
+from bindery.collections.local import LocalCollection
+from bindery.collections.model import Definition, LabelSet
+from bindery.errors import AlreadyExists, InvalidParameter, TooManyItems, UnknownCollection, UnknownLabelSet
+from bindery.limits import Limits
+
+CATALOG = "catalog.sqlite"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_MAX_DIMENSION = 65_536
+
+
+class Store:
+    """Open a data directory, made if it is missing. Any thread may call. Raises `CatalogDamaged`, `CatalogTooNew`, `InvalidParameter`."""
+
+    def __init__(self, data_dir: Path | str, limits: Limits | None = None) -> None:
+        self.data_dir = Path(data_dir)
+        self._limits = limits or Limits()
+        self._database = Database(self.data_dir / CATALOG)
+        self._open: dict[int, LocalCollection] = {}
+        self._guard = threading.Lock()
+
+    def create(self, name: str, *, space: str, dimension: int, bundle: str, fields: Mapping[str, str] | None = None) -> LocalCollection:
+        """Create a collection; one that exists with the same definition is given back.
+
+        Raises `AlreadyExists` when it exists with another definition, `InvalidParameter`.
+        """
+        if not _NAME.fullmatch(name):
+            raise InvalidParameter(
+                f"collection name {name!r} is not usable: lower-case letters, digits, _ and -, at most 63, no sign first", pointer="/name"
+            )
+        if not 1 <= dimension <= _MAX_DIMENSION:
+            raise InvalidParameter(f"dimension is {dimension}; it must be 1 to {_MAX_DIMENSION}", pointer="/dimension")
+        wanted = Definition(name, space, dimension, bundle, check_fields(fields or {}))
+        with self._database.writing() as db:
+            found = catalog.find_collection(db, name)
+            if found is None:
+                if len(catalog.list_collections(db)) >= self._limits.collections:
+                    raise TooManyItems(f"there are {self._limits.collections} collections already; delete one first")
+                found = (catalog.insert_collection(db, wanted), wanted)
+        if found[1] != wanted:
+            raise AlreadyExists(
+                f"collection {name!r} exists with {_told(found[1])}, asked for was {_told(wanted)}; delete it first or take another name"
+            )
+        return self._opened(*found)
+
+    def get(self, name: str) -> LocalCollection:
+        """Raises `UnknownCollection`."""
+        with self._database.reading() as db:
+            found = catalog.find_collection(db, name)
+        if found is None:
+            raise UnknownCollection(f"there is no collection {name!r} in {self.data_dir}")
+        return self._opened(*found)
+
+    def __contains__(self, name: str) -> bool:
+        with self._database.reading() as db:
+            return catalog.find_collection(db, name) is not None
+
+    def collections(self) -> list[LocalCollection]:
+        """All collections by name."""
+        with self._database.reading() as db:
+            found = [catalog.find_collection(db, definition.name) for definition in catalog.list_collections(db)]
+        return [self._opened(*pair) for pair in found if pair is not None]
+
+    def delete(self, name: str) -> None:
+        """Delete a collection with all its items, at once. Raises `UnknownCollection`."""
+        with self._database.writing() as db:
+            found = catalog.find_collection(db, name)
+            if found is None:
+                raise UnknownCollection(f"there is no collection {name!r} in {self.data_dir}")
+            catalog.delete_collection(db, found[0])
+        with self._guard:
+            self._open.pop(found[0], None)
+
+    def put_label_set(self, label_set: LabelSet) -> None:
+        """Keep labels under a name, in place of any before. Raises `InvalidParameter`."""
+        if not _NAME.fullmatch(label_set.name):
+            raise InvalidParameter(
+                f"label set name {label_set.name!r} is not usable: lower-case letters, digits, _ and -, at most 63", pointer="/name"
+            )
+        with self._database.writing() as db:
+            catalog.put_label_set(db, label_set)
+
+    def label_set(self, name: str) -> LabelSet:
+        """Raises `UnknownLabelSet`."""
+        with self._database.reading() as db:
+            found = catalog.label_sets(db, name)
+        if not found:
+            raise UnknownLabelSet(f"there is no label set {name!r}")
+        return found[0]
+
+    def label_sets(self) -> list[LabelSet]:
+        with self._database.reading() as db:
+            return catalog.label_sets(db)
+
+    def delete_label_set(self, name: str) -> None:
+        """Raises `UnknownLabelSet`."""
+        with self._database.writing() as db:
+            if not catalog.delete_label_set(db, name):
+                raise UnknownLabelSet(f"there is no label set {name!r}")
+
+    def close(self) -> None:
+        self._database.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _opened(self, collection_id: int, definition: Definition) -> LocalCollection:
+        # By the catalog's id, not by name: a collection deleted and made again elsewhere is another one.
+        with self._guard:
+            if collection_id not in self._open:
+                self._open[collection_id] = LocalCollection(self._database, collection_id, definition, self._limits)
+            return self._open[collection_id]
+
+
+def _told(definition: Definition) -> str:
+    fields = ", ".join(f"{name}: {kind}" for name, kind in definition.fields.items()) or "none"
+    return f"space {definition.space}, dimension {definition.dimension}, bundle {definition.bundle!r}, fields {fields}"
