@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import cast
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from bindery.decoded import Picture, Prepared
 from bindery.errors import InvalidParameter, UnknownModality
@@ -47,8 +47,8 @@ class Kind:
     """One row: the spec and options classes, what is accepted, and the way from file to tensors (None for text)."""
 
     name: str
-    spec: type
-    options: type
+    spec: type[BaseModel]
+    options: type[BaseModel]
     media_types: tuple[str, ...]
     suffixes: tuple[str, ...]
     prepare: Prepare | None
@@ -72,7 +72,7 @@ def parse_options(kind: str, values: Mapping[str, object]) -> Options:
         raise InvalidParameter(f"{where}{reason} (got {first['input']!r})", pointer=f"/options/{field}".rstrip("/")) from error
 
 
-def _image(source: Source, spec: Spec, options: Options, limits: Limits) -> Prepared:
+def _image(source: Source, spec: Spec, _: Options, limits: Limits) -> Prepared:
     assert isinstance(spec, ImageSpec)
     picture = image.decode_picture(source, limits)
     return Prepared(prepare_image(picture, spec), _usage(source, pixels=_area(picture.pixels.shape)))

@@ -24,7 +24,7 @@ def prepare_audio(waveform: Waveform, spec: AudioSpec) -> Tensors:
     frames = frame_count(len(sound), spec)
     mels = [_short(sound, frames, spec)] * 3 if frames <= spec.frames else _long(sound, frames, spec)
     stacked = np.stack([mel.T for mel in mels])  # (3, mel_bins, frames)
-    return {"pixel_values": (stacked - np.float32(spec.mean)) / np.float32(spec.divisor)}
+    return {"pixel_values": np.ascontiguousarray((stacked - np.float32(spec.mean)) / np.float32(spec.divisor))}
 
 
 def window_starts(frames: int, spec: AudioSpec) -> tuple[int, int, int]:

@@ -125,7 +125,7 @@ def _antialias_taps(old: int, new: int, interpolation: Interpolation) -> Taps:
 
 
 def _triangle(x: Floats) -> Floats:
-    return np.maximum(np.float32(1.0) - x, np.float32(0.0))
+    return np.asarray(np.maximum(np.float32(1.0) - x, np.float32(0.0)), dtype=np.float32)
 
 
 def _cubic(x: Floats, a: float) -> Floats:

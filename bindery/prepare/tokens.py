@@ -24,7 +24,7 @@ class TextTokenizer:
         """Raises `BundleDamaged` when the file is not a tokenizer."""
         try:
             self._tokenizer = Tokenizer.from_file(str(tokenizer_json))
-        except Exception as error:  # noqa: BLE001 - the Rust tokenizer raises plain Exception for a missing or malformed file
+        except Exception as error:  # the Rust tokenizer raises plain Exception for a missing or malformed file
             raise BundleDamaged(f"{tokenizer_json.name} is not a readable tokenizer: {error}") from error
         # The file's own padding and length belong to some other program; the spec rules here.
         self._tokenizer.no_padding()

@@ -31,7 +31,17 @@ def test_rgb_pixels_come_back_exactly(file_format: str) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "file_format"),
-    [("1", "PNG"), ("L", "JPEG"), ("LA", "PNG"), ("P", "GIF"), ("RGBA", "WEBP"), ("RGBA", "PNG"), ("CMYK", "JPEG"), ("CMYK", "TIFF"), ("PA", "TIFF")],
+    [
+        ("1", "PNG"),
+        ("L", "JPEG"),
+        ("LA", "PNG"),
+        ("P", "GIF"),
+        ("RGBA", "WEBP"),
+        ("RGBA", "PNG"),
+        ("CMYK", "JPEG"),
+        ("CMYK", "TIFF"),
+        ("PA", "TIFF"),
+    ],
 )
 def test_every_mode_becomes_rgb(mode: str, file_format: str) -> None:
     image = Image.fromarray(RGB).convert("P").convert("PA") if mode == "PA" else Image.fromarray(RGB).convert(mode)

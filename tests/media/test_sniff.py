@@ -14,7 +14,14 @@ from tests.media import clips
 
 @pytest.mark.parametrize(
     ("file_format", "media_type"),
-    [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("WEBP", "image/webp"), ("GIF", "image/gif"), ("TIFF", "image/tiff"), ("BMP", "image/bmp")],
+    [
+        ("PNG", "image/png"),
+        ("JPEG", "image/jpeg"),
+        ("WEBP", "image/webp"),
+        ("GIF", "image/gif"),
+        ("TIFF", "image/tiff"),
+        ("BMP", "image/bmp"),
+    ],
 )
 def test_pictures_are_known_by_content(file_format: str, media_type: str) -> None:
     assert sniff(clips.encoded(Image.fromarray(clips.gradient()), file_format)) == media_type
