@@ -38,14 +38,30 @@ export function createCollection(name, modalities, { onChanged, onDelete }) {
   const listItems = () =>
     showing("In this collection", async () => {
       clear.hidden = true;
-      const { items } = await api.items(name, SHOWN_ITEMS);
+      const { items, cursor } = await api.items(name, SHOWN_ITEMS);
       if (items.length === 0) {
         addPanel.open = true;
         return emptyNotice("Nothing is in it yet", "Add some files, then search them with words, or with another file.", "file");
       }
       await hits.show(name, items);
-      return hits.element;
+      return [hits.element, cursor && moreButton(cursor)];
     });
+
+  // Appends the next page, and gives way to a button for the page after it.
+  const moreButton = (cursor) => {
+    const showMore = async () => {
+      more.disabled = true;
+      try {
+        const page = await api.items(name, SHOWN_ITEMS, cursor);
+        await hits.add(name, page.items);
+        more.replaceWith(page.cursor ? moreButton(page.cursor) : "");
+      } catch (problem) {
+        more.replaceWith(problemNotice(problem));
+      }
+    };
+    const more = button("Show more", { class: "button more", onclick: showMore });
+    return more;
+  };
 
   const runSearch = (query, title) =>
     showing(title, async () => {

@@ -6,21 +6,25 @@ import { keptPreviews } from "./previews.js";
 import { timeWords } from "./words.js";
 import { Urls } from "./urls.js";
 
-// `actions`: { similar(item), remove(item) }. -> { element, show(collection, items) }
+// `actions`: { similar(item), remove(item) }. -> { element, show(collection, items), add(collection, items) }
 export function createHits(modalities, actions) {
   const urls = new Urls();
   const element = h("ol", { class: "hits" });
   const kindOf = (item) => modalities.find((modality) => modality.name === item.modality)?.kind ?? item.modality;
 
-  return {
-    element,
-    async show(collection, items) {
-      // Without its store (private windows of some browsers) the page still searches.
-      const kept = await keptPreviews(collection, items.map((item) => item.id)).catch(() => new Map());
-      urls.release();
-      fill(element, items.map((item) => card(item, kindOf(item), kept.get(item.id), urls, actions)));
-    },
+  const add = async (collection, items) => {
+    // Without its store (private windows of some browsers) the page still searches.
+    const kept = await keptPreviews(collection, items.map((item) => item.id)).catch(() => new Map());
+    element.append(...items.map((item) => card(item, kindOf(item), kept.get(item.id), urls, actions)));
   };
+
+  const show = async (collection, items) => {
+    urls.release();
+    fill(element);
+    await add(collection, items);
+  };
+
+  return { element, show, add };
 }
 
 function card(item, kind, kept, urls, actions) {

@@ -47,7 +47,11 @@ function open() {
   opened ??= new Promise((resolve, reject) => {
     const request = indexedDB.open("bindery", 1);
     request.onupgradeneeded = () => request.result.createObjectStore(STORE, { keyPath: ["collection", "item"] });
-    request.onsuccess = () => resolve(request.result);
+    request.onsuccess = () => {
+      // Another tab with a newer page may want to change the store: do not stand in its way.
+      request.result.onversionchange = () => request.result.close();
+      resolve(request.result);
+    };
     request.onerror = () => reject(request.error);
   });
   return opened;
