@@ -1,0 +1,234 @@
+"""A collection that embeds for you: files and words in, hits out. The notebook's side of `bindery.collections`.
+
+collection = bindery.open_collection("archive", data_dir="./data", create=True)
+collection.add("audio", ["dog.wav", "rain.wav"])
+collection.search(text="a dog barking", top_k=5)
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from bindery.collections import Item, ItemResult, Query, SearchResult, Store, check_space, new_item_id
+from bindery.collections.local import LocalCollection
+from bindery.embedder import Embedder, Input, load
+from bindery.errors import BinderyError, InvalidParameter
+from bindery.vectors import Vectors, normalize
+
+_ADDED_AT_ONCE = 16  # items in one commit: what a crash or a Ctrl-C can lose
+
+
+class SearchableCollection:
+    """A collection and the model that belongs to its space; the model is opened when something needs embedding."""
+
+    def __init__(self, store: Store, collection: LocalCollection, model: Embedder | None = None) -> None:
+        self._store = store
+        self._model = model
+        self.collection = collection
+        if model is not None:
+            check_space(collection.definition, model.space, f"bundle {model.bundle.name!r}")
+
+    @property
+    def name(self) -> str:
+        return self.collection.definition.name
+
+    @property
+    def model(self) -> Embedder:
+        """Raises `BundleNotFound` when the collection's bundle is not where bundles are looked for: then give ``model``."""
+        if self._model is None:
+            model = load(self.collection.definition.bundle)
+            check_space(self.collection.definition, model.space, f"bundle {model.bundle.name!r}")
+            self._model = model
+        return self._model
+
+    def add(
+        self,
+        modality: str,
+        inputs: Input | Sequence[Input],
+        ids: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        **options: object,
+    ) -> list[ItemResult]:
+        """Embed and store: one result for each input, in order. Inputs that cannot be read fail alone.
+
+        Files given by path have it as their `uri`, and as their id unless ``ids`` says otherwise, so adding a file again
+        replaces it; other inputs get a new id. ``metadata``: one object for all, or one for each. Committed in small steps.
+        """
+        values = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+        uris = [_uri(modality, value, self.model) for value in values]
+        names = list(ids) if ids is not None else [uri or new_item_id() for uri in uris]
+        facts = [metadata or {}] * len(values) if metadata is None or isinstance(metadata, Mapping) else list(metadata)
+        if len(names) != len(values) or len(facts) != len(values):
+            raise InvalidParameter(f"{len(values)} inputs came with {len(names)} ids and {len(facts)} metadata; the numbers must agree")
+        results: list[ItemResult] = []
+        for start in range(0, len(values), _ADDED_AT_ONCE):
+            part = slice(start, start + _ADDED_AT_ONCE)
+            vectors = list(self.model.embed_each(modality, values[part], **options))
+            results += self._store_each(modality, vectors, names[part], uris[part], facts[part], options)
+        return results
+
+    def search(
+        self,
+        *,
+        text: str | None = None,
+        file: Input | None = None,
+        vector: Vectors | Sequence[float] | None = None,
+        item: str | None = None,
+        mix: Sequence[Mapping[str, Any]] | None = None,
+        modality: str | None = None,
+        modalities: Sequence[str] | None = None,
+        top_k: int = 10,
+        filter: Mapping[str, Any] | None = None,
+        group_by: str | None = None,
+        min_score: float | None = None,
+        offset: int = 0,
+        include_embedding: bool = False,
+    ) -> SearchResult:
+        """Hits, best first, for one of: words, a file (``modality`` says what it is), a vector, a stored item, a mix.
+
+        ``modalities``: which to return (all). Without ``file``, ``modality`` means the same for a single one. ``mix``: parts like
+        ``{"text": "rain", "weight": -0.5}`` or ``{"file": "dog.wav", "modality": "audio"}``; a weight is 1 unless given. A stored
+        item is not among its own hits.
+        """
+        if sum(way is not None for way in (text, file, vector, item, mix)) != 1:
+            raise InvalidParameter("a search takes one of text, file, vector, item and mix")
+        whole: list[Mapping[str, Any]] = [{"text": text, "file": file, "modality": modality, "vector": vector, "item": item}]
+        if mix is not None:
+            whole = list(mix)
+        wanted = modalities if modalities is not None or file is not None or modality is None else [modality]
+        query = Query(
+            vector=blend([self._vector(part) for part in whole], [_weight(part) for part in whole]),
+            top_k=top_k,
+            modalities=None if wanted is None else tuple(wanted),
+            filter=filter,
+            group_by=group_by,
+            min_score=min_score,
+            offset=offset,
+            include_embedding=include_embedding,
+            exclude_ids=tuple(part["item"] for part in whole if part.get("item") is not None),
+        )
+        return self.collection.search(query)
+
+    def get(self, id: str) -> Item:
+        """Raises `UnknownItem`."""
+        return self.collection.get(id)
+
+    def delete(self, ids: Iterable[str] | None = None, *, filter: Mapping[str, Any] | None = None) -> int:
+        """Remove by ids or by filter; how many went away."""
+        return self.collection.delete(ids=ids, filter=filter)
+
+    def __len__(self) -> int:
+        return len(self.collection)
+
+    def __repr__(self) -> str:
+        return f"<collection {self.name!r}: {len(self)} items>"
+
+    def close(self) -> None:
+        self._store.close()
+
+    def __enter__(self) -> SearchableCollection:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _store_each(
+        self,
+        modality: str,
+        vectors: Sequence[Vectors | BinderyError],
+        ids: Sequence[str],
+        uris: Sequence[str | None],
+        metadata: Sequence[Mapping[str, Any]],
+        options: Mapping[str, object],
+    ) -> list[ItemResult]:
+        items = [
+            Item(id, modality, vector, uri, _seconds(options, "start"), _seconds(options, "end"), facts)
+            for id, vector, uri, facts in zip(ids, vectors, uris, metadata, strict=True)
+            if not isinstance(vector, BinderyError)
+        ]
+        stored = iter(self.collection.upsert(items))
+        return [
+            ItemResult(id, "failed", vector) if isinstance(vector, BinderyError) else next(stored)
+            for id, vector in zip(ids, vectors, strict=True)
+        ]
+
+    def _vector(self, part: Mapping[str, Any]) -> Vectors:
+        if part.get("text") is not None:
+            return self._embed(self.model.bundle.text_modality(), part["text"])
+        if part.get("file") is not None:
+            if part.get("modality") is None:
+                raise InvalidParameter(f"a file needs its modality, one of {', '.join(self.model.modalities)}", pointer="/modality")
+            return self._embed(part["modality"], part["file"])
+        if part.get("item") is not None:
+            return self.collection.get(part["item"]).vector
+        if part.get("vector") is not None:
+            return np.asarray(part["vector"], dtype=np.float32)
+        raise InvalidParameter("each part of a mix takes one of text, file, vector and item", pointer="/mix")
+
+    def _embed(self, modality: str, value: Input) -> Vectors:
+        vectors = self.model.embed(modality, [value])  # (1, d)
+        return vectors.reshape(-1)
+
+
+def open_collection(
+    name: str, data_dir: str | Path = "data", model: Embedder | str | None = None, create: bool = False
+) -> SearchableCollection:
+    """Open a collection of a data directory. ``create`` makes it when it is missing, in the space of ``model``.
+
+    ``model``: an `Embedder`, a bundle's name or directory; by default the bundle the collection was made with ("starter" for
+    a new one). A service may run on the same directory. Raises `UnknownCollection`, `SpaceMismatch`, `CatalogDamaged`, bundle errors.
+    """
+    opened = load(model) if isinstance(model, str) else model
+    store = Store(data_dir)
+    try:
+        if create and name not in store:
+            opened = opened or load()
+            store.create(name, space=opened.space, dimension=opened.dimension, bundle=opened.bundle.name)
+        return SearchableCollection(store, store.get(name), opened)
+    except BaseException:
+        store.close()
+        raise
+
+
+def blend(vectors: Sequence[Vectors], weights: Sequence[float]) -> Vectors:
+    """One unit vector ``(d,)`` from weighted query vectors ``(d,)``, each brought to unit length first; weights may be negative.
+
+    Raises `InvalidParameter` when there is nothing to blend, shapes differ, or the parts cancel out.
+    """
+    if not vectors or len(vectors) != len(weights):
+        raise InvalidParameter("a mix needs at least one part, and a weight for each", pointer="/mix")
+    if not all(math.isfinite(weight) for weight in weights):
+        raise InvalidParameter("weights must be finite numbers", pointer="/mix")
+    rows = [np.asarray(vector, dtype=np.float32) for vector in vectors]
+    if any(row.ndim != 1 or row.shape != rows[0].shape for row in rows):
+        raise InvalidParameter(f"the parts of a mix have shapes {[row.shape for row in rows]}; they must be equal", pointer="/mix")
+    scale = max(abs(weight) for weight in weights) or 1.0  # so that tiny or huge weights lose nothing
+    total = sum((weight / scale * normalize(row).astype(np.float64) for row, weight in zip(rows, weights, strict=True)), np.zeros(1))
+    if not np.isfinite(total).all() or np.linalg.norm(total) < 1e-6:
+        raise InvalidParameter("the parts of the mix cancel out or have no direction; change the weights", pointer="/mix")
+    return normalize(total)
+
+
+def _weight(part: Mapping[str, Any]) -> float:
+    weight = part.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        raise InvalidParameter(f"weight is {weight!r}; it must be a number", pointer="/mix")
+    return float(weight)
+
+
+def _uri(modality: str, value: Input, model: Embedder) -> str | None:
+    if model.bundle.modality(modality).kind == "text":
+        return None
+    return os.fspath(value) if isinstance(value, str | os.PathLike) else None
+
+
+def _seconds(options: Mapping[str, object], name: str) -> float | None:
+    value = options.get(name)
+    return None if value is None else float(str(value))
