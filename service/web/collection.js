@@ -8,7 +8,7 @@ import { createHits } from "./hits.js";
 import { emptyNotice, problemNotice, waiting } from "./notice.js";
 import { dropPreview } from "./previews.js";
 import { createSearch } from "./search.js";
-import { countWords } from "./words.js";
+import { countWords, itemTitle } from "./words.js";
 
 const SHOWN_ITEMS = 24;
 
@@ -73,13 +73,13 @@ export function createCollection(name, modalities, { onChanged, onDelete }) {
     });
 
   const findSimilar = (item) => {
-    runSearch(search.bySimilar(item), `Similar to ${item.uri || item.id}`);
+    runSearch(search.bySimilar(item), `Similar to ${itemTitle(item)}`);
     heading.focus();
   };
 
   const removeItem = async (item) => {
     const words = "Its vector and metadata are deleted. Your file stays where it is.";
-    if (!(await confirmed(`Remove ${item.uri || item.id}?`, words, "Remove"))) return;
+    if (!(await confirmed(`Remove ${itemTitle(item)}?`, words, "Remove"))) return;
     try {
       await api.deleteItem(name, item.id);
       await dropPreview(name, item.id).catch(() => {}); // A preview that cannot be dropped is never shown again.

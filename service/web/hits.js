@@ -3,7 +3,7 @@
 import { fill, h, icon, iconButton } from "./dom.js";
 import { keptView, plainTile } from "./media.js";
 import { keptPreviews } from "./previews.js";
-import { timeWords } from "./words.js";
+import { itemTitle, timeWords } from "./words.js";
 import { Urls } from "./urls.js";
 
 // `actions`: { similar(item), remove(item) }. -> { element, show(collection, items), add(collection, items) }
@@ -28,15 +28,16 @@ export function createHits(modalities, actions) {
 }
 
 function card(item, kind, kept, urls, actions) {
+  const title = itemTitle(item);
   const words = kind === "text" ? "A text: only its vector is stored." : "No preview in this browser. The service keeps vectors, not files.";
   return h(
     "li",
     { class: "card", "data-item": item.id },
-    h("div", { class: "card-view" }, kept ? keptView(kept, item, urls) : plainTile(item.id, kind, words)),
+    h("div", { class: "card-view" }, kept ? keptView(kept, item, urls) : plainTile(kind, words)),
     h(
       "div",
       { class: "card-words" },
-      h("p", { class: "card-title" }, item.uri || item.id),
+      h("p", { class: "card-title" }, title),
       h("p", { class: "card-facts" }, icon(kind), item.modality, spanWords(item), scoreWords(item)),
       scoreLine(item),
       facts(item),
@@ -45,8 +46,8 @@ function card(item, kind, kept, urls, actions) {
     h(
       "div",
       { class: "card-actions" },
-      iconButton(`Find what is similar to ${item.uri || item.id}`, "similar", () => actions.similar(item)),
-      iconButton(`Remove ${item.uri || item.id} from the collection`, "trash", () => actions.remove(item)),
+      iconButton(`Find what is similar to ${title}`, "similar", () => actions.similar(item)),
+      iconButton(`Remove ${title} from the collection`, "trash", () => actions.remove(item)),
     ),
   );
 }
@@ -67,16 +68,16 @@ function scoreLine({ score }) {
   return line;
 }
 
-function facts({ id, uri, metadata }) {
-  const rows = Object.entries(metadata ?? {});
-  if (uri && uri !== id) rows.unshift(["id", id]);
+function facts(item) {
+  const rows = Object.entries(item.metadata ?? {});
+  if (itemTitle(item) !== item.id) rows.unshift(["id", item.id]);
   if (rows.length === 0) return null;
   return h("dl", { class: "facts" }, rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, typeof value === "string" ? value : JSON.stringify(value))]));
 }
 
 // Links only, and only to what a link may safely open: the page itself never loads a hit's address.
 function link(uri) {
-  if (/^https?:\/\//i.test(uri ?? "")) return h("a", { href: uri, target: "_blank", rel: "noopener noreferrer" }, "Open the address");
-  if (/^data:(image\/(png|jpeg|webp|gif)|audio|video)[/;,]/i.test(uri ?? "")) return h("a", { href: uri, download: "item" }, "Save the data");
+  if (/^https?:\/\//i.test(uri ?? "")) return h("a", { href: uri, target: "_blank", rel: "noopener noreferrer", class: "card-link" }, uri);
+  if (/^data:(image\/(png|jpeg|webp|gif)|audio|video)[/;,]/i.test(uri ?? "")) return h("a", { href: uri, download: "item", class: "card-link" }, "Save the data");
   return null;
 }

@@ -7,21 +7,21 @@ import { suffixOf } from "./kinds.js";
 
 // A file that was just chosen -> an element.
 export async function fileView(file, kind, urls) {
-  if (kind === "video") return player(urls.of(file), file.name, null, () => plainTile(file.name, kind));
+  if (kind === "video") return player(urls.of(file), file.name, null, () => plainTile(kind));
   if (kind === "audio") return soundPlayer(urls.of(file), file.name, await peaksOf(file));
   const redrawn = kind === "image" && suffixOf(file) !== "npy" ? null : await pictureOf(file, kind);
-  return picture(urls.of(redrawn ?? file), file.name, () => plainTile(file.name, kind));
+  return picture(urls.of(redrawn ?? file), file.name, () => plainTile(kind));
 }
 
 // A preview that this browser kept (see previews.js) -> an element.
 export function keptView({ kind, name, thumb, media, peaks }, { start, end }, urls) {
   if (kind === "audio" && media) return soundPlayer(urls.of(media) + span(start, end), name, peaks);
-  if (kind === "video" && media) return player(urls.of(media) + span(start, end), name, thumb && urls.of(thumb), () => plainTile(name, kind));
-  if (thumb) return picture(urls.of(thumb), name, () => plainTile(name, kind));
-  return plainTile(name, kind);
+  if (kind === "video" && media) return player(urls.of(media) + span(start, end), name, thumb && urls.of(thumb), () => plainTile(kind));
+  if (thumb) return picture(urls.of(thumb), name, () => plainTile(kind));
+  return plainTile(kind);
 }
 
-export function plainTile(name, kind, words = "This browser cannot show this kind of file.") {
+export function plainTile(kind, words = "This browser cannot show this kind of file.") {
   return h("div", { class: "tile", "data-kind": kind }, icon(kind in DRAWN ? kind : "file"), h("p", {}, words));
 }
 

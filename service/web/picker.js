@@ -22,6 +22,7 @@ export function createPicker({ modalities, title, onChange }) {
     [file] = files;
     modality = as ?? suggest(file, media);
     show();
+    element.querySelector("input:checked").focus({ preventScroll: true }); // The field that had the focus is gone.
     onChange({ file, modality });
   };
 
@@ -61,7 +62,7 @@ export function createPicker({ modalities, title, onChange }) {
   };
 
   const showIn = async (frame, shown, kind) => {
-    const view = await fileView(shown, kind, urls).catch(() => plainTile(shown.name, kind));
+    const view = await fileView(shown, kind, urls).catch(() => plainTile(kind));
     fill(frame, view);
   };
 

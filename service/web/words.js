@@ -21,3 +21,10 @@ export function timeWords(seconds) {
 export function labelsOf(text) {
   return [...new Set(text.split(/[\n,]/).map((label) => label.trim()).filter(Boolean))];
 }
+
+// What to call an item of a collection: the last part of its address, else its id.
+export function itemTitle({ id, uri }) {
+  if (!uri || uri.startsWith("data:")) return id;
+  if (!/^https?:/i.test(uri)) return uri;
+  return uri.split(/[?#]/)[0].split("/").filter(Boolean).pop();
+}

@@ -348,6 +348,41 @@ def test_a_name_that_is_not_allowed_is_refused_before_it_is_sent(page: Page) -> 
     assert not any("Not Allowed" in text for text in page.texts(".shelf li"))
 
 
+def test_a_service_that_comes_later_is_waited_for(page: Page) -> None:
+    page.driver.execute_cdp_cmd("Network.enable", {})
+    page.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/readyz"]})
+    try:
+        page.driver.get("about:blank")
+        page.driver.get(page.address)
+        assert "cannot be reached" in page.wait("#state[data-state=away]").text
+        assert "Waiting for the model" in page.wait("#classify .empty").text
+    finally:
+        page.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
+    page.wait("#state[data-state=ready]")
+    page.wait("#classify .drop")
+    page.driver.get_log("browser")  # The blocked requests were meant.
+
+
+def test_a_service_with_keys_is_asked_again_with_the_key_that_was_given(page: Page) -> None:
+    """Keys are played by a wrapper around `fetch`, so that this holds for any service that answers 401."""
+    wrapper = """
+        const real = window.fetch;
+        window.fetch = (url, init) => {
+          const refused = String(url).includes("/v1/") && init?.headers.get("Authorization") !== "Bearer right";
+          return refused ? Promise.resolve(new Response("{}", { status: 401 })) : real(url, init);
+        };
+    """
+    script = page.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": wrapper})
+    try:
+        page.driver.get("about:blank")
+        page.driver.get(page.address)
+        page.write("dialog input", "right")
+        page.click("dialog .primary")
+        page.wait("#classify .drop")
+    finally:
+        page.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+
+
 def test_a_phone_shows_everything_without_scrolling_sideways(page: Page) -> None:
     size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
