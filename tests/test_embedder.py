@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +96,14 @@ def test_classification_and_similarity_agree(model: bindery.Embedder) -> None:
     assert probabilities.argmax() == cosines.argmax()
     scale = model.bundle.modality("audio").logit_scale or 1.0
     assert np.allclose(probabilities, np.exp(cosines * scale) / np.exp(cosines * scale).sum(), atol=1e-5)
+
+
+def test_a_new_modality_of_a_known_kind_is_a_manifest_entry_and_no_code(tmp_path: Path) -> None:
+    root = build_toy_bundle(tmp_path / "toy")
+    manifest = json.loads((root / "manifest.json").read_text())
+    manifest["modalities"]["xray"] = {**manifest["modalities"]["image"], "prompts": ["an x-ray of a {}"]}
+    (root / "manifest.json").write_text(json.dumps(manifest))
+    model = bindery.load(root)
+    assert "xray" in model.modalities
+    assert np.array_equal(model.embed("xray", EXAMPLES / "elephant.jpg"), model.embed("image", EXAMPLES / "elephant.jpg"))
+    assert model.classify("xray", EXAMPLES / "elephant.jpg", ["hand", "elephant"]).shape == (1, 2)
