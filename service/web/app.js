@@ -4,7 +4,7 @@ import { api } from "./api.js";
 import { createClassify } from "./classify.js";
 import { createCollections } from "./collections.js";
 import { fill, h, icon } from "./dom.js";
-import { ignoreStrayDrops } from "./drop.js";
+import { catchStrays } from "./drop.js";
 import { emptyNotice, problemNotice } from "./notice.js";
 import { watch } from "./status.js";
 
@@ -38,11 +38,14 @@ function showModel({ model, dimension, modalities }) {
 function build(about) {
   showModel(about);
   const collections = createCollections(place("collections"), about.modalities);
-  createClassify(place("classify"), about.modalities, {
+  const classify = createClassify(place("classify"), about.modalities, {
     searchWith(chosen) {
       collections.takeFile(chosen);
       location.hash = "collections";
     },
+  });
+  catchStrays((files) => {
+    if (shownView() === "classify") classify.take(files);
   });
   const enter = () => {
     showView();
@@ -53,7 +56,6 @@ function build(about) {
 }
 
 async function begin() {
-  ignoreStrayDrops();
   showView();
   window.addEventListener("hashchange", showView);
   VIEWS.forEach((view) => fill(place(view), emptyNotice("Waiting for the model", "The service is starting. This page begins by itself when it is ready.")));

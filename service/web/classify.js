@@ -75,5 +75,5 @@ export function createClassify(view, modalities, { searchWith }) {
   submit.disabled = true;
   showEmpty();
   labels.value = firstLabels("image").join("\n");
-  return { take: picker.take };
+  return { take: (files) => picker.take(files) };
 }

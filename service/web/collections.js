@@ -58,9 +58,10 @@ export function createCollections(view, modalities) {
 
   const createOne = async () => {
     const wanted = name.value.trim();
+    const isNew = !(await api.collections()).some((one) => one.name === wanted);
     await api.createCollection(wanted);
     // What is left of a namesake that was deleted elsewhere belongs to other files.
-    await dropPreviews(wanted).catch(() => {});
+    if (isNew) await dropPreviews(wanted).catch(() => {});
     name.value = "";
     await openOne(wanted);
   };

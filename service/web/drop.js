@@ -37,8 +37,17 @@ export function acceptDrops(element, onFiles) {
   });
 }
 
-// A file that misses every zone would otherwise replace the page.
-export function ignoreStrayDrops() {
+// Files that miss every zone (the browser would open them in place of the page), and files that are pasted.
+export function catchStrays(onFiles) {
   window.addEventListener("dragover", (event) => event.preventDefault());
-  window.addEventListener("drop", (event) => event.preventDefault());
+  window.addEventListener("drop", (event) => {
+    event.preventDefault();
+    given(event.dataTransfer, onFiles);
+  });
+  window.addEventListener("paste", (event) => given(event.clipboardData, onFiles));
+}
+
+function given(transfer, onFiles) {
+  const files = [...(transfer?.files ?? [])];
+  if (files.length > 0) onFiles(files);
 }

@@ -6,6 +6,10 @@ import base64
 import json
 import re
 import shutil
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,10 +29,13 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
+from tests.toybundle import build_toy_bundle
+
 ROOT = Path(__file__).parents[2]
 WEB = ROOT / "service" / "web"
 EXAMPLES = ROOT / "examples"
 PATIENCE_S = 20
+START_S = 60
 
 FLAGS = (
     "--headless",
@@ -121,6 +128,48 @@ class Page:
             "return [...document.querySelectorAll('.card img')].filter((one) => one.complete && one.naturalWidth > 0).map((one) => one.alt)"
         )
         return list(self.driver.execute_script(script))
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A service of its own, as `bindery serve` starts it, with the toy bundle and an empty data directory."""
+    folder = tmp_path_factory.mktemp("service")
+    bundle = build_toy_bundle(folder / "toy")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "bindery.cli.main",
+        "serve",
+        "--bundle",
+        bundle,
+        "--port",
+        str(port),
+        "--data-dir",
+        folder / "data",
+        "--threads",
+        "1",
+    ]
+    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder) as process:
+        try:
+            _wait_until_ready(process, f"http://127.0.0.1:{port}/readyz", folder / "log")
+            yield f"http://127.0.0.1:{port}/"
+        finally:
+            process.terminate()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    until = time.monotonic() + START_S
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            if httpx.get(address).is_success:
+                return
+        except httpx.TransportError:
+            pass  # It does not listen yet.
+        time.sleep(0.1)
+    pytest.fail(f"the service does not start:\n{log.read_text(errors='replace')[-4000:]}")
 
 
 @pytest.fixture(scope="module")
