@@ -1,0 +1,49 @@
+"""The application: wiring and lifespan. `create_app(settings)` gives an ASGI app; `bindery serve` runs it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from bindery.settings import Settings
+from service import problems
+from service.edge import Edge
+from service.logs import configure_logs
+from service.routes import embed, health
+from service.state import State
+
+ROUTERS = (embed.router, health.router)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """An application that starts its engine in the background when it is served. Without ``settings``: from the environment."""
+    settings = settings or Settings()
+    configure_logs(settings)
+    state = State(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await state.open()
+        try:
+            yield
+        finally:
+            await state.close()
+
+    app = FastAPI(title="bindery", version="0.1.0", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.state.service = state
+    problems.install(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-Id", "X-Request-Timeout-Ms", "X-Priority"],
+            expose_headers=["X-Request-Id", "Server-Timing", "Retry-After", "retry-after-ms"],
+        )
+    app.add_middleware(Edge, state=state)  # last added is outermost
+    return app

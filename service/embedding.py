@@ -1,0 +1,70 @@
+"""Items into vectors: all at once through the engine, each with its own vector or its own error."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import structlog
+
+from bindery.bundle import Bundle
+from bindery.engine.engine import Embedded, Engine
+from bindery.errors import BinderyError, InternalError, UnknownModel
+from service.exchange import Exchange
+from service.inputs import Item
+from service.problems import Several
+
+Outcome = Embedded | BinderyError
+
+log = structlog.get_logger(__name__)
+
+
+async def embed_items(engine: Engine, items: Sequence[Item], exchange: Exchange) -> list[Outcome]:
+    """One outcome an item, in order. Notes the stages' times on the exchange."""
+    deadline = exchange.deadline(engine.limits)
+    exchange.admitted(len(items))
+    outcomes = await asyncio.gather(*(_embed(engine, item, deadline) for item in items))
+    for outcome in outcomes:
+        if isinstance(outcome, Embedded):
+            exchange.spent(outcome.timings_ms)
+    return outcomes
+
+
+def settle(items: Sequence[Item], outcomes: Sequence[Outcome], on_error: Literal["partial", "fail"] = "partial") -> None:
+    """Raise what the whole request fails with, if it does: every item failed, or one did and ``on_error`` is ``fail``.
+
+    Raises `Several`: the first failed item's status, every failed item by its pointer.
+    """
+    failed = [(item.pointer, outcome) for item, outcome in zip(items, outcomes, strict=True) if isinstance(outcome, BinderyError)]
+    if failed and (on_error == "fail" or len(failed) == len(items)):
+        raise Several(failed)
+
+
+def total_usage(outcomes: Iterable[Outcome]) -> dict[str, float]:
+    """The items' usage added up; whole numbers stay whole on the wire."""
+    total: dict[str, float] = {}
+    for outcome in outcomes:
+        if isinstance(outcome, Embedded):
+            for unit, amount in outcome.usage.items():
+                total[unit] = total.get(unit, 0.0) + amount
+    return {unit: int(amount) if float(amount).is_integer() else round(amount, 3) for unit, amount in total.items()}
+
+
+def check_model(wanted: str | None, bundle: Bundle) -> None:
+    """Raises `UnknownModel` for any name but the served bundle's: a vector of another model must not pass unnoticed."""
+    if wanted is not None and wanted != bundle.name:
+        raise UnknownModel(f"model {wanted[:200]!r} is not served here; this server has {bundle.name!r}", pointer="/model")
+
+
+async def _embed(engine: Engine, item: Item, deadline: float) -> Outcome:
+    if isinstance(item.value, BinderyError):
+        return item.value
+    try:
+        return await engine.embed(item.modality, item.value, item.options, deadline=deadline)
+    except BinderyError as error:
+        return error
+    except Exception:
+        # One item's surprise must not take its neighbours along.
+        log.exception("unhandled error of an item", modality=item.modality, name=item.name)
+        return InternalError("something went wrong in the server; the request id finds it in the log")

@@ -1,0 +1,82 @@
+"""One request and its answer, as far as every route cares: who asked, since when, until when, and where the time went."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fastapi import Request
+from starlette.datastructures import Headers
+
+from bindery.errors import InvalidHeader, UnsupportedMedia
+from bindery.limits import Limits
+
+STAGES = ("admit", "decode", "queue", "infer")
+PRIORITIES = ("interactive", "batch")
+_SAFE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+
+
+@dataclass(slots=True)
+class Exchange:
+    request_id: str
+    started: float = field(default_factory=time.monotonic)
+    stages_ms: dict[str, float] = field(default_factory=dict)
+    items: int = 0
+    asked_ms: int | None = None
+    """What `X-Request-Timeout-Ms` asked for, already bounded."""
+
+    @classmethod
+    def begin(cls, headers: Headers) -> Exchange:
+        """The caller's id when it is short and harmless, else a new one."""
+        given = headers.get("x-request-id", "")
+        return cls(given if _SAFE_ID.fullmatch(given) else uuid.uuid4().hex)
+
+    def read(self, headers: Headers, limits: Limits) -> None:
+        """Take over what the headers ask for. Raises `InvalidHeader`, `UnsupportedMedia`."""
+        self.asked_ms = _timeout(headers.get("x-request-timeout-ms"), limits)
+        priority = headers.get("x-priority")
+        if priority is not None and priority not in PRIORITIES:
+            raise InvalidHeader(f"X-Priority is {priority[:40]!r}; use {' or '.join(PRIORITIES)}")
+        encoding = headers.get("content-encoding", "identity").lower()
+        if encoding != "identity":
+            raise UnsupportedMedia(f"the body is compressed (Content-Encoding: {encoding[:40]}); send it as it is")
+
+    def deadline(self, limits: Limits) -> float:
+        """On `time.monotonic`'s clock. A time that the caller asked for runs from the request's beginning; the default
+        one runs from now, so that a slow line (which has a floor of its own) does not eat it up."""
+        if self.asked_ms is not None:
+            return self.started + self.asked_ms / 1000
+        return time.monotonic() + limits.deadline_ms / 1000
+
+    def admitted(self, items: int) -> None:
+        """The body is read and its items go to the engine."""
+        self.items += items
+        self.stages_ms.setdefault("admit", self.elapsed_ms())
+
+    def spent(self, stages_ms: Mapping[str, float]) -> None:
+        """Items run side by side, so a stage of the request lasts as long as its slowest item."""
+        for stage, milliseconds in stages_ms.items():
+            self.stages_ms[stage] = max(self.stages_ms.get(stage, 0.0), milliseconds)
+
+    def elapsed_ms(self) -> float:
+        return (time.monotonic() - self.started) * 1000
+
+    def server_timing(self) -> str:
+        shown = {stage: self.stages_ms.get(stage, 0.0) for stage in STAGES} | {"total": self.elapsed_ms()}
+        return ", ".join(f"{stage};dur={milliseconds:.2f}" for stage, milliseconds in shown.items())
+
+
+def exchange_of(request: Request) -> Exchange:
+    exchange: Exchange = request.state.exchange
+    return exchange
+
+
+def _timeout(value: str | None, limits: Limits) -> int | None:
+    if value is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}", value) or int(value) == 0:
+        raise InvalidHeader(f"X-Request-Timeout-Ms is {value[:40]!r}; give whole milliseconds, at least 1")
+    return min(int(value), limits.deadline_max_ms)

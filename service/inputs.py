@@ -1,0 +1,217 @@
+"""Inputs: whatever form a body has (JSON, multipart, raw bytes), it becomes the same list of items and the same parameters."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+from urllib.parse import unquote_to_bytes
+
+from pydantic import ValidationError
+from starlette.requests import Request
+
+from bindery.bundle import Bundle
+from bindery.errors import BinderyError, InvalidParameter, TooManyBytes, TooManyItems, UnsupportedMedia, UrlNotAllowed
+from bindery.kinds import parse_options
+from bindery.limits import Limits
+from bindery.media.source import Source
+from bindery.spec import Options
+from service.body import chunks_of
+from service.json_body import is_json, media_type, off_loop, read_json
+from service.multipart import FieldPart, FilePart, Part, read_form
+from service.problems import invalid_parameters
+from service.schemas.embed import InputsBody, MediaInput, Parameters
+from service.state import state_of
+
+P = TypeVar("P", bound=Parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One input that came through the door; ``value`` is its error when it was already clear that it cannot be embedded."""
+
+    name: str
+    modality: str
+    value: Source | str | Sequence[int] | BinderyError
+    options: Options | None = None
+    pointer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs(Generic[P]):
+    items: list[Item]
+    parameters: P
+
+
+@asynccontextmanager
+async def read_inputs(request: Request, modality: str, body: type[InputsBody], parameters: type[P]) -> AsyncIterator[Inputs[P]]:
+    """Items of one modality with their parameters, from any of the three forms. Uploaded files live as long as the context.
+
+    Raises `UnknownModality` before the body is read, and what reading raises.
+    """
+    state = state_of(request)
+    kind = state.bundle.modality(modality).kind
+    content_type = media_type(request)
+    if is_json(content_type):
+        document = await read_json(request, body)
+        check_count(len(document.inputs), kind, state.limits)
+        options = parse_options(kind, document.options)
+        size = sum(one.size_chars for one in document.inputs)
+        items = await off_loop(size, _json_items, document.inputs, modality, kind, options, state.limits)
+        chosen = {name: getattr(document, name) for name in parameters.model_fields}
+        yield Inputs(items, parameters.model_validate(chosen))
+    elif content_type == "multipart/form-data":
+        async with read_form(request) as parts:
+            yield await asyncio.to_thread(_form_inputs, parts, modality, state.bundle, parameters, state.limits)
+    else:
+        async with _read_raw(request, content_type, kind) as source:
+            values, rest = _split([(name, value) for name, value in request.query_params.multi_items()], parameters)
+            name = values.pop("name", "body")
+            options = parse_options(kind, rest)
+            item = _media_item(Source(str(name), source.path, source.data), modality, kind, options, "/inputs/0", state.limits)
+            yield Inputs([item], _parameters(parameters, values))
+
+
+def check_count(count: int, kind: str, limits: Limits, pointer: str = "/inputs") -> None:
+    """Raises `InvalidParameter` for no items, `TooManyItems` for too many."""
+    most, name = (limits.items_text, "items_text") if kind == "text" else (limits.items_media, "items_media")
+    if count == 0:
+        raise InvalidParameter("there is no input; send at least one", pointer=pointer)
+    if count > most:
+        raise TooManyItems(f"{count} items in one request; at most {most} are taken (limit {name})", pointer=pointer)
+
+
+def media_source(value: str, name: str, limits: Limits) -> Source:
+    """The bytes of a base64 string or of a ``data:`` URI. Raises `InvalidParameter`, `TooManyBytes`, `UrlNotAllowed`."""
+    if value[:5].lower() == "data:":
+        head, comma, payload = value.partition(",")
+        if not comma:
+            raise InvalidParameter(f"{name} is a data: URI without a comma before its data")
+        if not head.lower().endswith(";base64"):
+            return Source(name, data=_bounded(unquote_to_bytes(payload), name, limits))
+        value = unquote_to_bytes(payload).decode("ascii", "replace") if "%" in payload else payload
+    elif "://" in value[:16]:
+        raise UrlNotAllowed(f"{name} is a URL; this server fetches none. Send the bytes as base64 or as a data: URI")
+    if len(value) // 4 * 3 > limits.file_bytes + 3:
+        raise _too_many_bytes(name, limits)
+    try:
+        data = base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidParameter(f"{name} is not valid base64: {error}") from error
+    return Source(name, data=_bounded(data, name, limits))
+
+
+def as_text(source: Source, limits: Limits) -> str:
+    """A text that came as a file. Raises `UnsupportedMedia` for what is no UTF-8, `TooManyBytes`."""
+    if source.size_bytes > 4 * limits.text_chars:
+        raise TooManyBytes(
+            f"{source.name} has {source.size_bytes} bytes; a text has at most {limits.text_chars} characters (limit text_chars)"
+        )
+    try:
+        return source.head(source.size_bytes).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UnsupportedMedia(f"{source.name} is not UTF-8 text; this modality takes text") from error
+
+
+def item_of(given: MediaInput, modality: str, kind: str, options: Options | None, limits: Limits, pointer: str) -> Item:
+    """One JSON input as an item, with its error in place of its value where it has one."""
+    name = given.name or pointer.rsplit("/", 1)[-1]
+    try:
+        if given.options is not None:
+            options = parse_options(kind, given.options)
+        if given.url is not None:
+            raise UrlNotAllowed("this server fetches no URLs; send the bytes as base64 or as a data: URI in `data`")
+        if given.text is not None:
+            if kind != "text" and given.text[:5].lower() == "data:":
+                return Item(name, modality, media_source(given.text, name, limits), options, pointer)
+            return Item(name, modality, given.text, options, pointer)
+        return _media_item(media_source(given.data or "", name, limits), modality, kind, options, pointer, limits)
+    except BinderyError as error:
+        return Item(name, modality, error, options, pointer)
+
+
+def _json_items(inputs: Sequence[MediaInput], modality: str, kind: str, options: Options, limits: Limits) -> list[Item]:
+    return [item_of(one, modality, kind, options, limits, f"/inputs/{index}") for index, one in enumerate(inputs)]
+
+
+def _media_item(source: Source, modality: str, kind: str, options: Options | None, pointer: str, limits: Limits) -> Item:
+    if kind != "text":
+        return Item(source.name, modality, source, options, pointer)
+    return Item(source.name, modality, as_text(source, limits), options, pointer)
+
+
+def _form_inputs(parts: Sequence[Part], modality: str, bundle: Bundle, parameters: type[P], limits: Limits) -> Inputs[P]:
+    kind = bundle.modality(modality).kind
+    inputs = [part for part in parts if part.field in ("file", "text")]
+    stray = next((part.field for part in parts if isinstance(part, FilePart) and part.field != "file"), None)
+    if stray is not None:
+        raise InvalidParameter(f"the file part is named {stray!r}; name it 'file'", pointer=f"/{stray}")
+    check_count(len(inputs), kind, limits)
+    values, rest = _split([(part.field, part.text) for part in parts if isinstance(part, FieldPart) and part.field != "text"], parameters)
+    options = parse_options(kind, rest)
+    items = [_form_item(part, index, modality, kind, options, limits) for index, part in enumerate(inputs)]
+    return Inputs(items, _parameters(parameters, values))
+
+
+def _form_item(part: Part, index: int, modality: str, kind: str, options: Options, limits: Limits) -> Item:
+    pointer = f"/inputs/{index}"
+    if isinstance(part, FieldPart):
+        return Item(str(index), modality, part.text, options, pointer)
+    try:
+        return _media_item(part.source, modality, kind, options, pointer, limits)
+    except BinderyError as error:
+        return Item(part.source.name, modality, error, options, pointer)
+
+
+@asynccontextmanager
+async def _read_raw(request: Request, content_type: str, kind: str) -> AsyncIterator[Source]:
+    if content_type in ("", "application/x-www-form-urlencoded") or (kind != "text" and content_type.startswith("text/")):
+        raise UnsupportedMedia(
+            f"the body is {content_type or 'of no stated type'}; send multipart/form-data, application/json, or the file itself "
+            "with its own content type (audio/wav, image/png, application/octet-stream ...)"
+        )
+    state = state_of(request)
+    with tempfile.NamedTemporaryFile(dir=state.spool) as file:
+        async for chunk in chunks_of(request, most_bytes=state.limits.file_bytes, limit="file_bytes"):
+            await off_loop(len(chunk), file.write, chunk)
+        await asyncio.to_thread(file.flush)
+        yield Source("body", path=Path(file.name))
+
+
+def _split(pairs: Sequence[tuple[str, str]], parameters: type[Parameters]) -> tuple[dict[str, Any], dict[str, object]]:
+    """Form fields by whom they are for: our parameters (lists where a list is wanted), and the kind's options."""
+    values: dict[str, Any] = {}
+    rest: dict[str, object] = {}
+    for name, text in pairs:
+        if name in parameters.repeated():
+            values.setdefault(name, []).append(text)
+        elif name in values or name in rest:
+            raise InvalidParameter(f"{name} is given twice; give it once", pointer=f"/{name}")
+        elif name in parameters.model_fields or name == "name":
+            values[name] = text
+        else:
+            rest[name] = text
+    return values, rest
+
+
+def _parameters(parameters: type[P], values: Mapping[str, Any]) -> P:
+    try:
+        return parameters.model_validate(values)
+    except ValidationError as error:
+        raise invalid_parameters(error) from error
+
+
+def _bounded(data: bytes, name: str, limits: Limits) -> bytes:
+    if len(data) > limits.file_bytes:
+        raise _too_many_bytes(name, limits)
+    return data
+
+
+def _too_many_bytes(name: str, limits: Limits) -> TooManyBytes:
+    return TooManyBytes(f"{name} has more than {limits.file_bytes} bytes (limit file_bytes)")

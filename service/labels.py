@@ -1,0 +1,61 @@
+"""Label vectors: what a label points at in the space, computed once and kept in a bounded cache."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+
+from bindery.engine.engine import Engine
+from bindery.vectors import Vectors
+from bindery.zeroshot import expand_labels, label_vectors
+from service.observe import Metrics
+
+Key = tuple[str, tuple[str, ...]]
+"""A label and the templates that it was averaged over. The bundle is fixed for the life of the cache."""
+
+CAPACITY = 20_000  # at 768 float32 each: 60 MB
+TEXTS_AT_ONCE = 64  # a thousand labels in a hundred templates must not fill the queue for everyone else
+
+
+class LabelVectors:
+    def __init__(self, metrics: Metrics, capacity: int = CAPACITY) -> None:
+        self._metrics = metrics
+        self._capacity = capacity
+        self._kept: OrderedDict[Key, Vectors] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    async def of(self, engine: Engine, labels: Sequence[str], templates: Sequence[str], deadline: float | None) -> Vectors:
+        """``(L, d)`` unit vectors in the labels' order. Raises `InvalidParameter` and what the engine raises."""
+        expand_labels(labels, templates)  # complains about blank labels and broken templates before anything is embedded
+        ways = tuple(templates)
+        found = {label: self._kept[label, ways] for label in labels if (label, ways) in self._kept}
+        missing = list(dict.fromkeys(label for label in labels if label not in found))
+        self._metrics.label_cache.labels("hit").inc(len(found))
+        self._metrics.label_cache.labels("miss").inc(len(missing))
+        if missing:
+            texts = await _embed_texts(engine, expand_labels(missing, ways), deadline)
+            found.update(zip(missing, label_vectors(texts, len(ways)), strict=True))
+        for label, vector in found.items():
+            self._keep((label, ways), vector)
+        return np.stack([found[label] for label in labels])
+
+    def _keep(self, key: Key, vector: Vectors) -> None:
+        self._kept[key] = vector
+        self._kept.move_to_end(key)
+        while len(self._kept) > self._capacity:
+            self._kept.popitem(last=False)
+
+
+async def _embed_texts(engine: Engine, texts: Sequence[str], deadline: float | None) -> Vectors:
+    modality = engine.bundle.text_modality()
+    rows: list[Vectors] = []
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        several = texts[start : start + TEXTS_AT_ONCE]
+        embedded = await asyncio.gather(*(engine.embed(modality, text, deadline=deadline) for text in several))
+        rows += [one.vector for one in embedded]
+    return np.stack(rows)

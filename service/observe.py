@@ -1,0 +1,129 @@
+"""Metrics: one table of names, helps and labels; engine events and requests turn into numbers here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from bindery.bundle import Bundle
+from bindery.engine.engine import Engine
+from bindery.engine.events import Admitted, BatchRun, Event, Failed, Finished, Listener, Refused, WorkerReplaced
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    kind: Literal["counter", "gauge", "histogram"]
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = SECONDS
+
+
+TABLE: tuple[Metric, ...] = (
+    Metric("counter", "bindery_requests_total", "HTTP requests answered", ("method", "route", "status")),
+    Metric("histogram", "bindery_request_seconds", "time from a request's first byte to its answer", ("route",)),
+    Metric("counter", "bindery_request_body_bytes_total", "bytes of request bodies read"),
+    Metric("gauge", "bindery_requests_in_flight", "HTTP requests being worked on"),
+    Metric("counter", "bindery_items_admitted_total", "items that the engine took", ("modality",)),
+    Metric("counter", "bindery_items_refused_total", "items that the engine did not take", ("modality", "code")),
+    Metric("counter", "bindery_items_finished_total", "items that became a vector", ("modality",)),
+    Metric("counter", "bindery_items_failed_total", "items taken that became an error", ("modality", "code")),
+    Metric("histogram", "bindery_stage_seconds", "time of one item in one stage", ("modality", "stage")),
+    Metric("histogram", "bindery_batch_items", "items of one run of a graph", ("modality",), BATCHES),
+    Metric("histogram", "bindery_batch_seconds", "time of one run of a graph", ("modality",)),
+    Metric("counter", "bindery_workers_replaced_total", "decoder processes that died or were killed", ("reason",)),
+    Metric("gauge", "bindery_queue_items", "items waiting or in work"),
+    Metric("gauge", "bindery_ready", "1 when the engine takes work"),
+    Metric("gauge", "bindery_bundle_info", "always 1; the bundle that is served", ("bundle", "version", "space")),
+    Metric("counter", "bindery_label_cache_total", "labels looked up in the cache of label vectors", ("result",)),
+)
+
+
+class Metrics:
+    """The table, registered. Thread-safe, as Prometheus' client is."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._counters: dict[str, Counter] = {}
+        self._gauges: dict[str, Gauge] = {}
+        self._histograms: dict[str, Histogram] = {}
+        for row in TABLE:
+            self._register(row)
+        self.label_cache = self._counters["bindery_label_cache_total"]
+        self.body_bytes = self._counters["bindery_request_body_bytes_total"]
+        self.in_flight = self._gauges["bindery_requests_in_flight"]
+
+    def render(self) -> bytes:
+        return generate_latest(self._registry)
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        self._counters["bindery_requests_total"].labels(method, route, str(status)).inc()
+        self._histograms["bindery_request_seconds"].labels(route).observe(seconds)
+
+    def watch_queue(self, engine: Engine) -> None:
+        self._gauges["bindery_queue_items"].set_function(lambda: engine.queued)
+        self._gauges["bindery_ready"].set_function(lambda: float(engine.state == "ready"))
+
+    def listener(self, bundle: Bundle) -> Listener:
+        """What the engine shall call with its events."""
+        manifest = bundle.manifest
+        self._gauges["bindery_bundle_info"].labels(manifest.name, manifest.version, manifest.space).set(1)
+        known = set(manifest.modalities)
+
+        def listen(event: Event) -> None:
+            # A name from a URL must not become a new time series for ever.
+            modality = event.modality if not isinstance(event, WorkerReplaced) and event.modality in known else "unknown"
+            _RECORDERS[type(event)](self, modality, event)
+
+        return listen
+
+    def _register(self, row: Metric) -> None:
+        if row.kind == "counter":
+            self._counters[row.name] = Counter(row.name, row.help, row.labels, registry=self._registry)
+        elif row.kind == "gauge":
+            self._gauges[row.name] = Gauge(row.name, row.help, row.labels, registry=self._registry)
+        else:
+            self._histograms[row.name] = Histogram(row.name, row.help, row.labels, registry=self._registry, buckets=row.buckets)
+
+    def _admitted(self, modality: str, _: Event) -> None:
+        self._counters["bindery_items_admitted_total"].labels(modality).inc()
+
+    def _refused(self, modality: str, event: Event) -> None:
+        assert isinstance(event, Refused)
+        self._counters["bindery_items_refused_total"].labels(modality, event.code).inc()
+
+    def _finished(self, modality: str, event: Event) -> None:
+        assert isinstance(event, Finished)
+        self._counters["bindery_items_finished_total"].labels(modality).inc()
+        for stage, milliseconds in event.stages_ms.items():
+            self._histograms["bindery_stage_seconds"].labels(modality, stage).observe(milliseconds / 1000)
+
+    def _failed(self, modality: str, event: Event) -> None:
+        assert isinstance(event, Failed)
+        self._counters["bindery_items_failed_total"].labels(modality, event.code).inc()
+
+    def _batch_run(self, modality: str, event: Event) -> None:
+        assert isinstance(event, BatchRun)
+        self._histograms["bindery_batch_items"].labels(modality).observe(event.items)
+        self._histograms["bindery_batch_seconds"].labels(modality).observe(event.infer_ms / 1000)
+
+    def _worker_replaced(self, _: str, event: Event) -> None:
+        assert isinstance(event, WorkerReplaced)
+        self._counters["bindery_workers_replaced_total"].labels(event.reason).inc()
+
+
+_RECORDERS: dict[type[Event], Callable[[Metrics, str, Event], None]] = {
+    Admitted: Metrics._admitted,
+    Refused: Metrics._refused,
+    Finished: Metrics._finished,
+    Failed: Metrics._failed,
+    BatchRun: Metrics._batch_run,
+    WorkerReplaced: Metrics._worker_replaced,
+}

@@ -1,0 +1,77 @@
+"""`POST /v1/embed/{modality}`: files or texts in, vectors out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from bindery.bundle import Bundle
+from bindery.engine.engine import Embedded
+from bindery.errors import BinderyError
+from bindery.vectors import cut
+from service.answers import Json, Npy, accepted, on_the_wire
+from service.embedding import Outcome, check_model, embed_items, settle, total_usage
+from service.exchange import exchange_of
+from service.inputs import Item, read_inputs
+from service.openapi import FILES, RAW, TEXTS, form_body, json_body, problems
+from service.routes.failures import MEDIA_ERRORS
+from service.schemas.embed import EmbedAnswer, EmbedBody, EmbedParameters
+from service.state import state_of
+
+router = APIRouter(tags=["embedding"])
+
+FORM = form_body(
+    {"file": FILES, "text": TEXTS, "encoding": {"type": "string"}, "dimensions": {"type": "integer"}, "on_error": {"type": "string"}}
+)
+
+
+@router.post(
+    "/v1/embed/{modality}",
+    summary="Embed files or texts of one modality",
+    responses={200: {"model": EmbedAnswer}, **problems(*MEDIA_ERRORS)},
+    openapi_extra=json_body(
+        EmbedBody, {"inputs": ["a dog barking", "rain on a roof"]}, {"multipart/form-data": FORM, "application/octet-stream": RAW}
+    ),
+)
+async def embed(modality: str, request: Request) -> Response:
+    """Multipart with `file` or `text` parts, JSON, or one file as the body itself. One vector an item, in order.
+
+    With several items the answer is 200 when at least one succeeded, and each item carries its vector or its error.
+    `Accept: application/x-npy` gives an `(n, d)` float32 array, when every item succeeded.
+    """
+    engine, exchange, form = state_of(request).engine, exchange_of(request), accepted(request)
+    async with read_inputs(request, modality, EmbedBody, EmbedParameters) as inputs:
+        parameters = inputs.parameters
+        check_model(parameters.model, engine.bundle)
+        width = cut(np.zeros(engine.bundle.manifest.dimension, np.float32), parameters.dimensions).shape[0]
+        outcomes = await embed_items(engine, inputs.items, exchange)
+        settle(inputs.items, outcomes, "fail" if form == "npy" else parameters.on_error)
+    if form == "npy":
+        return Npy(np.stack([cut(one.vector, parameters.dimensions) for one in outcomes if isinstance(one, Embedded)]))
+    return Json(_answer(engine.bundle, modality, width, inputs.items, outcomes, parameters))
+
+
+def _answer(
+    bundle: Bundle, modality: str, width: int, items: Sequence[Item], outcomes: Sequence[Outcome], parameters: EmbedParameters
+) -> dict[str, Any]:
+    rows = [_row(index, item, outcome, parameters) for index, (item, outcome) in enumerate(zip(items, outcomes, strict=True))]
+    return {
+        "model": bundle.name,
+        "space": bundle.manifest.space,
+        "modality": modality,
+        "dimension": width,
+        "items": rows,
+        "usage": total_usage(outcomes),
+    }
+
+
+def _row(index: int, item: Item, outcome: Outcome, parameters: EmbedParameters) -> dict[str, Any]:
+    row: dict[str, Any] = {"index": index, "name": item.name}
+    if isinstance(outcome, BinderyError):
+        return row | {"error": {"code": outcome.code, "message": outcome.detail}}
+    row["embedding"] = on_the_wire(cut(outcome.vector, parameters.dimensions), parameters.encoding)
+    return row | {"truncated": True} if outcome.truncated else row

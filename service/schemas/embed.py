@@ -1,0 +1,137 @@
+"""Bodies of `/v1/embed/{modality}` and `/v1/classify/{modality}`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from bindery.vectors import Encoding
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MediaInput(Strict):
+    """One input; a plain string stands for ``{"text": string}``."""
+
+    text: str | None = Field(None, description="a text")
+    data: str | None = Field(None, description="the file's bytes: base64, or a data: URI")
+    url: str | None = Field(None, description="refused unless the server was told to fetch URLs")
+    name: str | None = Field(None, max_length=1024, description="shown in the answer and in messages")
+    options: dict[str, Any] | None = Field(None, description="in place of the request's options")
+
+    @property
+    def size_chars(self) -> int:
+        return len(self.text or "") + len(self.data or "")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _string_is_text(cls, value: Any) -> Any:
+        return {"text": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> MediaInput:
+        if sum(one is not None for one in (self.text, self.data, self.url)) != 1:
+            raise ValueError("an input is a string, or has exactly one of text, data and url")
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "string"}, handler.resolve_ref_schema(handler(schema))]}
+
+
+class Parameters(Strict):
+    """What a request may say besides its inputs; as form fields, JSON members or (raw bodies) query parameters."""
+
+    model: str | None = Field(None, description="the served bundle's name; any other is `unknown_model`")
+    on_error: Literal["partial", "fail"] = Field("partial", description="fail: all items or none")
+
+    @classmethod
+    def repeated(cls) -> frozenset[str]:
+        """Fields that a form may repeat."""
+        return frozenset(name for name, field in cls.model_fields.items() if _is_list(field.annotation))
+
+
+class EmbedParameters(Parameters):
+    encoding: Encoding = Field("float", description="base64: little-endian float32; int8: round(127 x); ubinary: one bit a value")
+    dimensions: int | None = Field(None, gt=0, description="cut to so many values and normalised again")
+
+
+class ClassifyParameters(Parameters):
+    labels: list[str] | None = Field(None, description="the words to weigh against each other")
+    label_set: str | None = Field(None, description="a stored label set, in place of labels")
+    template: list[str] | None = Field(None, description="prompts with one {} for the label; default: the bundle's own")
+    top_k: int | None = Field(None, gt=0, description="only the best so many labels")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_template_is_a_list(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("template"), str):
+            return value | {"template": [value["template"]]}
+        return value
+
+
+class InputsBody(Parameters):
+    inputs: list[MediaInput] = Field(description="the items, answered in this order")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the modality's kind, see /v1/modalities")
+
+
+class EmbedBody(InputsBody, EmbedParameters):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": ["a dog barking", "rain on a roof"]}]})
+
+
+class ClassifyBody(InputsBody, ClassifyParameters):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"inputs": [{"data": "data:audio/wav;base64,UklGRg…"}], "labels": ["dog barking", "rain"]}]}
+    )
+
+
+class ItemError(BaseModel):
+    code: str
+    message: str
+
+
+class EmbeddedItem(BaseModel):
+    index: int
+    name: str
+    embedding: list[float] | list[int] | str | None = None
+    truncated: bool | None = Field(None, description="true when the text was longer than the tower reads")
+    error: ItemError | None = None
+
+
+class EmbedAnswer(BaseModel):
+    model: str
+    space: str
+    modality: str
+    dimension: int
+    items: list[EmbeddedItem]
+    usage: dict[str, float] = Field(description="what was counted: tokens, pixels, audio_seconds, video_frames, bytes")
+
+
+class LabelScore(BaseModel):
+    label: str
+    probability: float
+    similarity: float
+
+
+class ClassifiedItem(BaseModel):
+    index: int
+    name: str
+    labels: list[LabelScore] | None = None
+    error: ItemError | None = None
+
+
+class ClassifyAnswer(BaseModel):
+    model: str
+    space: str
+    modality: str
+    items: list[ClassifiedItem]
+    usage: dict[str, float]
+
+
+def _is_list(annotation: Any) -> bool:
+    return get_origin(annotation) is list or any(get_origin(one) is list for one in getattr(annotation, "__args__", ()))
