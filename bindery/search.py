@@ -19,7 +19,7 @@ import numpy as np
 from bindery.collections import Item, ItemResult, Query, SearchResult, Store, check_space, new_item_id
 from bindery.collections.local import LocalCollection
 from bindery.embedder import Embedder, Input, load
-from bindery.errors import BinderyError, InvalidParameter
+from bindery.errors import BinderyError, BundleNotFound, InvalidParameter
 from bindery.vectors import Vectors, normalize
 
 _ADDED_AT_ONCE = 16  # items in one commit: what a crash or a Ctrl-C can lose
@@ -43,7 +43,12 @@ class SearchableCollection:
     def model(self) -> Embedder:
         """Raises `BundleNotFound` when the collection's bundle is not where bundles are looked for: then give ``model``."""
         if self._model is None:
-            model = load(self.collection.definition.bundle)
+            try:
+                model = load(self.collection.definition.bundle)
+            except BundleNotFound as error:
+                raise BundleNotFound(
+                    f"{error.detail}. Collection {self.name!r} was made with it: open the collection with model="
+                ) from error
             check_space(self.collection.definition, model.space, f"bundle {model.bundle.name!r}")
             self._model = model
         return self._model
@@ -58,12 +63,13 @@ class SearchableCollection:
     ) -> list[ItemResult]:
         """Embed and store: one result for each input, in order. Inputs that cannot be read fail alone.
 
-        Files given by path have it as their `uri`, and as their id unless ``ids`` says otherwise, so adding a file again
-        replaces it; other inputs get a new id. ``metadata``: one object for all, or one for each. Committed in small steps.
+        A file given by path has that as its id unless ``ids`` says otherwise, so adding it again replaces it, and the
+        absolute path as its `uri`; other inputs get a new id. ``metadata``: one object for all, or one for each. Committed in small steps.
         """
         values = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
-        uris = [_uri(modality, value, self.model) for value in values]
-        names = list(ids) if ids is not None else [uri or new_item_id() for uri in uris]
+        paths = [_path(modality, value, self.model) for value in values]
+        uris = [None if path is None else os.path.abspath(path) for path in paths]
+        names = list(ids) if ids is not None else [path or new_item_id() for path in paths]
         facts = [metadata or {}] * len(values) if metadata is None or isinstance(metadata, Mapping) else list(metadata)
         if len(names) != len(values) or len(facts) != len(values):
             raise InvalidParameter(f"{len(values)} inputs came with {len(names)} ids and {len(facts)} metadata; the numbers must agree")
@@ -223,7 +229,7 @@ def _weight(part: Mapping[str, Any]) -> float:
     return float(weight)
 
 
-def _uri(modality: str, value: Input, model: Embedder) -> str | None:
+def _path(modality: str, value: Input, model: Embedder) -> str | None:
     if model.bundle.modality(modality).kind == "text":
         return None
     return os.fspath(value) if isinstance(value, str | os.PathLike) else None

@@ -1,0 +1,105 @@
+"""`bindery embed`: files or texts to vectors, as JSON, `.npy` or Parquet."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from enum import StrEnum
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bindery.cli.console import FAILED, complain, exit_code, note, write_bytes
+from bindery.cli.options import Bundle, Device, Options, Precision, Threads, open_model, parse_pairs, settings_of
+from bindery.errors import BinderyError, InvalidParameter
+
+if TYPE_CHECKING:
+    from bindery.embedder import Embedder
+    from bindery.vectors import Vectors
+
+    Results = Sequence[Vectors | BinderyError]
+
+
+class Format(StrEnum):
+    JSON = "json"
+    NPY = "npy"
+    PARQUET = "parquet"
+
+
+def embed(
+    inputs: Annotated[list[str], typer.Argument(help="Files; with a text modality: texts.")],
+    modality: Annotated[str, typer.Option("--modality", help="What the inputs are: a modality of the bundle.")],
+    bundle: Bundle = None,
+    format: Annotated[Format | None, typer.Option("--format", help="[default: by the suffix of --out, or json]")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write to this file instead of stdout.")] = None,
+    option: Options = None,
+    device: Device = None,
+    precision: Precision = None,
+    threads: Threads = None,
+) -> None:
+    """Turn files or texts into vectors of unit length. Inputs that cannot be read are reported and counted (exit code 3)."""
+    wanted = format or _format_of(out)
+    model = open_model(settings_of(bundle=bundle, device=device, precision=precision, threads=threads))
+    results = list(model.embed_each(modality, inputs, **parse_pairs(option)))
+    failed = 0
+    for name, result in zip(inputs, results, strict=True):
+        if isinstance(result, BinderyError):
+            complain(result, name)
+            failed += 1
+    if wanted is Format.NPY and failed:
+        note("nothing was written: the rows of .npy must be all the inputs; --format json or parquet keeps those that succeeded")
+        raise typer.Exit(FAILED)
+    write_bytes(_WRITERS[wanted](model, modality, inputs, results), out)
+    raise typer.Exit(exit_code(len(inputs), failed))
+
+
+def _format_of(out: Path | None) -> Format:
+    suffix = out.suffix.lower() if out else ""
+    return {".npy": Format.NPY, ".parquet": Format.PARQUET}.get(suffix, Format.JSON)
+
+
+def _json(model: Embedder, modality: str, inputs: Sequence[str], results: Results) -> bytes:
+    items: list[dict[str, object]] = []
+    for index, (name, result) in enumerate(zip(inputs, results, strict=True)):
+        if isinstance(result, BinderyError):
+            items.append({"index": index, "name": name, "error": {"code": result.code, "message": result.detail}})
+        else:
+            items.append({"index": index, "name": name, "embedding": [float(x) for x in result]})
+    head = {"model": model.bundle.name, "space": model.space, "modality": modality, "dimension": model.dimension}
+    return (json.dumps({**head, "items": items}, ensure_ascii=False) + "\n").encode()
+
+
+def _npy(_model: Embedder, _modality: str, _inputs: Sequence[str], results: Results) -> bytes:
+    import numpy as np
+
+    stream = io.BytesIO()
+    np.save(stream, np.stack([row for row in results if not isinstance(row, BinderyError)]), allow_pickle=False)
+    return stream.getvalue()
+
+
+def _parquet(model: Embedder, modality: str, inputs: Sequence[str], results: Results) -> bytes:
+    """One row an input: name, modality, embedding (null when it failed), error (its code, null when it did not)."""
+    try:
+        pa = import_module("pyarrow")
+        parquet = import_module("pyarrow.parquet")
+    except ModuleNotFoundError:
+        raise InvalidParameter('Parquet needs pyarrow: pip install "bindery[parquet]"') from None
+    vectors = [None if isinstance(result, BinderyError) else result.tolist() for result in results]
+    table = pa.table(
+        {
+            "name": pa.array(inputs, pa.string()),
+            "modality": pa.array([modality] * len(inputs), pa.string()),
+            "embedding": pa.array(vectors, pa.list_(pa.float32(), model.dimension)),
+            "error": pa.array([result.code if isinstance(result, BinderyError) else None for result in results], pa.string()),
+        },
+        metadata={"bindery.model": model.bundle.name, "bindery.space": model.space},
+    )
+    stream = io.BytesIO()
+    parquet.write_table(table, stream)
+    return stream.getvalue()
+
+
+_WRITERS = {Format.JSON: _json, Format.NPY: _npy, Format.PARQUET: _parquet}

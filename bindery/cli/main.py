@@ -1,0 +1,38 @@
+"""The entry of `bindery`: the commands in one application, and every expected error as one line."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from bindery.cli import bundle, classify, embed, index, search, serve
+from bindery.cli.console import FAILED, complain
+from bindery.errors import BinderyError
+
+app = typer.Typer(
+    name="bindery",
+    help="Embeddings of text, image, video, audio, depth and thermal in one space: serve, classify, search.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("serve", epilog="Example: bindery serve --port 8080 --data-dir ./data")(serve.serve)
+app.command("embed", epilog="Example: bindery embed --modality audio dog.wav rain.flac --out vectors.npy")(embed.embed)
+app.command("classify", epilog='Example: bindery classify --modality audio dog.wav --label "dog barking" --label rain')(classify.classify)
+app.command("index", epilog='Example: bindery index ./media --collection archive --rule "depth/**=depth"')(index.index)
+app.command("search", epilog='Example: bindery search --collection archive "a dog barking" --top-k 5')(search.search)
+app.add_typer(bundle.app, name="bundle")
+
+
+def main() -> None:
+    try:
+        app()
+    except BinderyError as error:
+        complain(error)
+        sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""`bindery serve`: the HTTP service, found by name, because the core imports no web framework."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from bindery.cli.console import FAILED
+from bindery.cli.options import Bundle, DataDir, Device, Precision, Threads, settings_of
+from bindery.errors import InvalidParameter
+
+Host = Annotated[str | None, typer.Option("--host", help="Address to listen on [default: 127.0.0.1].")]
+Port = Annotated[int | None, typer.Option("--port", help="Port to listen on [default: 8000].")]
+
+
+def serve(
+    bundle: Bundle = None,
+    host: Host = None,
+    port: Port = None,
+    data_dir: DataDir = None,
+    device: Device = None,
+    precision: Precision = None,
+    threads: Threads = None,
+) -> None:
+    """Serve the HTTP API and the web page until interrupted. Other settings come from BINDERY_* in the environment."""
+    settings = settings_of(bundle=bundle, host=host, port=port, data_dir=data_dir, device=device, precision=precision, threads=threads)
+    try:
+        uvicorn = import_module("uvicorn")
+        service = import_module("service.app")
+    except ModuleNotFoundError as error:
+        raise InvalidParameter(f"the service cannot be started: {error.name} is not installed") from error
+    server = uvicorn.Server(
+        uvicorn.Config(
+            service.create_app(settings), host=settings.host, port=settings.port, log_config=None, access_log=False, server_header=False
+        )
+    )
+    server.run()
+    if not server.started:
+        raise typer.Exit(FAILED)
