@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import io
+import threading
+from contextlib import redirect_stdout
+from typing import Any, BinaryIO
 
 import numpy as np
 import OpenEXR
@@ -14,6 +17,8 @@ from bindery.media.source import Source
 
 _VALUE_CHANNELS = ("Z", "Y", "V", "depth", "R")  # what renderers and scanners call the one value, best first
 
+_STDOUT_LOCK = threading.Lock()  # two overlapping redirections would leave sys.stdout redirected for good
+
 
 def read_exr(source: Source, limits: Limits) -> NDArray[Any]:
     """Values ``(height, width)``, or ``(height, width, channels)`` of a coloured picture. Raises `TooManyPixels`, `UnreadableMedia`."""
@@ -22,9 +27,15 @@ def read_exr(source: Source, limits: Limits) -> NDArray[Any]:
         width, height = (int(side) for side in np.asarray(high, dtype=np.int64) - np.asarray(low, dtype=np.int64) + 1)
         check_pixels(source.name, width, height, limits)
         file.seek(0)
-        channels = OpenEXR.File(file, separate_channels=True, num_threads=0).channels()
+        channels = _read(file).channels()
         planes = {name: np.asarray(channel.pixels) for name, channel in channels.items()}
         return _value(planes)
+
+
+def _read(file: BinaryIO) -> OpenEXR.File:
+    # OpenEXR prints its warning about damaged pixels to sys.stdout, where results go; the error that follows says enough.
+    with _STDOUT_LOCK, redirect_stdout(io.StringIO()):
+        return OpenEXR.File(file, separate_channels=True, num_threads=0)
 
 
 def _value(planes: dict[str, NDArray[Any]]) -> NDArray[Any]:

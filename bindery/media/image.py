@@ -12,6 +12,7 @@ from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImage
 
 from bindery.decoded import Picture
 from bindery.limits import Limits
+from bindery.media.finite import to_float32
 from bindery.media.guard import check_pixels, reading
 from bindery.media.sniff import require_type
 from bindery.media.source import Source
@@ -65,7 +66,7 @@ def to_eight_bit(values: NDArray[Any]) -> NDArray[np.uint8]:
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
         # round(x / 257) in integers: 65535 is 255, nothing wraps
         return np.asarray((values.astype(np.uint32) + 128) // 257, dtype=np.uint8)
-    numbers = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    numbers = to_float32(values)
     top = float(numbers.max(initial=0.0))
     whites = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (255.0, 65535.0)
     white = next((w for w in whites if top <= w), top)

@@ -12,6 +12,7 @@ from bindery.errors import AmbiguousDepth, InvalidParameter, UnreadableMedia
 from bindery.limits import Limits
 from bindery.media import image
 from bindery.media.exr import read_exr
+from bindery.media.finite import to_float32
 from bindery.media.npy import read_npy
 from bindery.media.sniff import require_type
 from bindery.media.source import Source
@@ -72,17 +73,18 @@ def decode_thermal(source: Source, limits: Limits, *, range_min: float | None, r
         raise InvalidParameter(
             f"range_max is {range_max:g}; it must be greater than range_min, {range_min:g}", pointer="/options/range_max"
         )
-    shown = (stored.astype(np.float64) - range_min) / (range_max - range_min)
-    return Raster(np.clip(np.nan_to_num(shown, nan=0.0, posinf=0.0, neginf=0.0), 0.0, 1.0).astype(np.float32))
+    with np.errstate(invalid="ignore"):  # not-a-number stays what it is until the end
+        shown = (stored.astype(np.float64) - range_min) / (range_max - range_min)
+    return Raster(np.clip(to_float32(shown), np.float32(0.0), np.float32(1.0)))
 
 
 def _metres(stored: NDArray[Any], unit: Literal["m", "mm"] | None, scale: float | None) -> NDArray[np.float32]:
-    values = stored.astype(np.float32)
+    values = to_float32(stored)
     if scale is not None:
-        values = values * np.float32(scale)
+        values = to_float32(values * np.float64(scale))
     elif (unit or ("m" if stored.dtype.kind == "f" else "mm")) == "mm":
         values = values / np.float32(_MILLIMETRES)
-    return np.asarray(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0), dtype=np.float32)
+    return values
 
 
 def _read_values(source: Source, media_type: str, limits: Limits) -> NDArray[Any]:

@@ -170,7 +170,7 @@ def test_not_a_number_becomes_silence() -> None:
 )
 def test_cut_off_sound_is_unreadable_media(codec: str, container: str, share: float) -> None:
     data = clips.sound(codec, container, clips.tone(48_000, 2.0), 48_000)
-    with pytest.raises(UnreadableMedia, match="^cut"):
+    with pytest.raises(UnreadableMedia, match=r"^cut"):
         decode_waveform(Source.of(data[: int(len(data) * share)], "cut"), LIMITS)
 
 
@@ -180,3 +180,11 @@ def test_a_path_and_its_bytes_give_the_same_samples(tmp_path: Path) -> None:
         path.write_bytes(clips.sound(codec, container, clips.tone(44_100, 0.5), 44_100))
         by_path, by_bytes = decode_waveform(Source.of(path), LIMITS), decode_waveform(Source.of(path.read_bytes()), LIMITS)
         assert np.array_equal(by_path.samples, by_bytes.samples)
+
+
+def test_what_libsndfile_refuses_ffmpeg_reads() -> None:
+    truth = clips.tone(44_100, 1.0)
+    data = clips.sound("adpcm_yamaha", "wav", truth, 44_100)
+    with pytest.raises(soundfile.LibsndfileError):
+        soundfile.SoundFile(io.BytesIO(data))
+    assert lag(decode_waveform(Source.of(data), LIMITS).samples[0], truth[0]) == 0

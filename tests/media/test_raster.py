@@ -191,3 +191,21 @@ def test_an_exr_header_is_checked_before_its_pixels(tmp_path: Path) -> None:
 def test_other_files_are_unsupported() -> None:
     with pytest.raises(UnsupportedMedia, match="looks like text/plain"):
         depth(b"not a depth map")
+
+
+def test_signalling_and_oversized_numbers_are_holes() -> None:
+    signalling = np.array([[0x7FA00000, 0x3F800000]], np.uint32).view(np.float32)  # a signalling NaN, then 1.0
+    assert depth(clips.npy(signalling)).tolist() == [[0.0, 1.0]]
+    assert depth(clips.npy(np.array([[1e300, 2.0]]))).tolist() == [[0.0, 2.0]]
+    raster = thermal(clips.npy(signalling), 0, 1)
+    assert isinstance(raster, Raster)
+    assert raster.values.tolist() == [[0.0, 1.0]]
+
+
+def test_a_damaged_exr_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = bytearray(exr(tmp_path, Z=np.zeros((64, 50), np.float32)))
+    for at in range(len(data) - 20, len(data)):
+        data[at] ^= 0xFF
+    with pytest.raises(UnreadableMedia):
+        depth(bytes(data))
+    assert capsys.readouterr().out == ""

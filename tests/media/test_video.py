@@ -152,7 +152,7 @@ def test_sound_alone_is_no_video() -> None:
 @pytest.mark.parametrize(("codec", "container"), [("libx264", "mp4"), ("libx264", "matroska"), ("libvpx-vp9", "webm"), ("mpeg4", "avi")])
 def test_a_cut_off_video_is_unreadable_media(codec: str, container: str, share: float) -> None:
     clip = clips.video(codec, container, frames=40)
-    with pytest.raises(UnreadableMedia, match="^cut"):
+    with pytest.raises(UnreadableMedia, match=r"^cut"):
         decode_frames(Source.of(clip[: int(len(clip) * share)], "cut"), LIMITS, n_frames=8)
 
 
