@@ -18,7 +18,7 @@ from bindery.collections.model import FieldType
 from bindery.errors import InvalidFilter
 
 MAX_DEPTH = 16
-MAX_VALUES = 1000  # in one `in`
+MAX_VALUES = 10_000  # in all the lists of a filter together; SQLite's own bound is 32,766 parameters
 
 Operator = Literal["eq", "ne", "in", "lt", "lte", "gt", "gte", "prefix", "exists"]
 _OPERATORS: Mapping[FieldType, tuple[Operator, ...]] = {
@@ -65,6 +65,7 @@ class _Parser:
         self._fields = fields
         self._max_clauses = max_clauses
         self._clauses = 0
+        self._values = 0
 
     def condition(self, document: object, at: str, depth: int) -> Condition:
         if depth > MAX_DEPTH:
@@ -108,8 +109,11 @@ class _Parser:
                 f"field {name!r} is a {wanted}: it takes {', '.join(_OPERATORS[wanted])}, not {ascii(operator)[:40]}", pointer=at
             )
         if known == "in":
-            if not isinstance(value, list | tuple) or len(value) > MAX_VALUES:
-                raise InvalidFilter(f"in takes a list of at most {MAX_VALUES} values", pointer=at)
+            if not isinstance(value, list | tuple):
+                raise InvalidFilter("in takes a list of values", pointer=at)
+            self._values += len(value)
+            if self._values > MAX_VALUES:
+                raise InvalidFilter(f"the lists of the filter have more than {MAX_VALUES} values", pointer=at)
             return Compare(name, known, tuple(self._typed(name, one, wanted, f"{at}/{index}") for index, one in enumerate(value)))
         return Compare(name, known, (self._typed(name, value, "boolean" if known == "exists" else wanted, at),))
 

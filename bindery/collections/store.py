@@ -22,6 +22,7 @@ from bindery.limits import Limits
 
 CATALOG = "catalog.sqlite"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_LABEL_SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _MAX_DIMENSION = 65_536
 
 
@@ -89,9 +90,9 @@ class Store:
 
     def put_label_set(self, label_set: LabelSet) -> None:
         """Keep labels under a name, in place of any before. Raises `InvalidParameter`."""
-        if not _NAME.fullmatch(label_set.name):
+        if not _LABEL_SET_NAME.fullmatch(label_set.name):
             raise InvalidParameter(
-                f"label set name {label_set.name!r} is not usable: lower-case letters, digits, _ and -, at most 63", pointer="/name"
+                f"label set name {label_set.name!r} is not usable: letters, digits, . _ and -, at most 63, no sign first", pointer="/name"
             )
         with self._database.writing() as db:
             catalog.put_label_set(db, label_set)
