@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
@@ -70,19 +71,19 @@ def languagebind(
 ) -> None:
     """Turn released LanguageBind packages into one bundle."""
     with _exit_codes():
-        sources, provenance = languagebind_sources(_pairs("--checkpoint", checkpoint), None if tokenizer is None else str(tokenizer))
+        sources, origin = languagebind_sources(_pairs("--checkpoint", checkpoint), None if tokenizer is None else str(tokenizer))
         order = BundleOrder(
             name=name,
             version=version,
             licence=licence,
-            provenance={**provenance, "policies": list(policy or [])},
+            provenance=origin,
             card=_text(card),
             weights=_storages(weights or []),
             max_batch=_batches(max_batch or [], sources),
             share_weights=share_weights,
             floor=_floor(min_cosine, max_abs),
         )
-        _write(out, apply_policies(sources, policy or []), order)
+        _write(out, sources, policy or [], order)
 
 
 @app.command(
@@ -107,19 +108,19 @@ def towers(
 ) -> None:
     """Turn trained tower packages into one bundle."""
     with _exit_codes():
-        sources, own = tower_sources(_pairs("--tower", tower))
+        sources, origin = tower_sources(_pairs("--tower", tower))
         order = BundleOrder(
             name=name,
             version=version,
             licence=licence,
-            provenance={**own, **_json_object(provenance)},
+            provenance={**origin, **_json_object(provenance)},
             card=_text(card),
             weights=_storages(weights or []),
             max_batch=_batches(max_batch or [], sources),
             share_weights=share_weights,
             floor=_floor(min_cosine, max_abs),
         )
-        _write(out, apply_policies(sources, policy or []), order)
+        _write(out, sources, policy or [], order)
 
 
 def main() -> None:
@@ -128,8 +129,10 @@ def main() -> None:
     app()
 
 
-def _write(out: Path, sources: Sequence[TowerSource], order: BundleOrder) -> None:
-    manifest = write_bundle(out, sources, order)
+def _write(out: Path, sources: Sequence[TowerSource], policies: Sequence[str], order: BundleOrder) -> None:
+    if policies:
+        order = replace(order, provenance={**order.provenance, "policies": list(policies)})
+    manifest = write_bundle(out, apply_policies(sources, policies), order)
     typer.echo(
         json.dumps(
             {

@@ -47,17 +47,18 @@ def reference_vectors(tower: Tower, items: Sequence[Tensors]) -> Vectors:
 
 
 def measure(encoder: Encoder, items: Sequence[Tensors], expected: Vectors, batches: Sequence[int], pad_id: int = 0) -> Parity:
-    """Worst cosine and worst component over all ``batches``, each made of the first items.
+    """Worst cosine and worst component over all ``batches``, each made of the first items (from the start again if they are too few).
 
     Raises `ParityError` on a result that is not finite.
     """
     cosine_min, max_abs = 1.0, 0.0
     for size in batches:
+        rows = [n % len(items) for n in range(size)]
         try:
-            vectors = encoder.encode(collate(items[:size], pad_id))
+            vectors = encoder.encode(collate([items[n] for n in rows], pad_id))
         except InternalError as error:
             raise ParityError(f"at batch {size}: {error}") from error
-        wanted = expected[:size]
+        wanted = expected[rows]
         cosines = (vectors.astype(np.float64) * wanted).sum(axis=1) / (np.linalg.norm(vectors, axis=1) * np.linalg.norm(wanted, axis=1))
         cosine_min = min(cosine_min, float(cosines.min()))
         max_abs = max(max_abs, float(np.abs(vectors - wanted).max()))

@@ -36,9 +36,10 @@ def _store(graph: ir.Graph, weight: ir.Value, storage: Storage) -> bool:
     assert weight.const_value is not None
     array = np.asarray(weight.const_value.numpy(), dtype=np.float32)
     if storage == "float16":
-        half = array.astype(np.float16)
+        with np.errstate(over="ignore"):
+            half = array.astype(np.float16)
         if not np.isfinite(half).all():
-            return False
+            return False  # beyond float16's range
         _replace(graph, weight, half, None)
         return True
     axis = _channel_axis(weight)
@@ -53,7 +54,8 @@ def to_int8(array: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], ND
     """Symmetric, one scale per index of ``axis``: array ≈ int8 * scale, scale shaped to broadcast against the array."""
     others = tuple(n for n in range(array.ndim) if n != axis)
     largest = np.abs(array).max(axis=others, keepdims=True)
-    scales = np.where(largest == 0, 1.0, largest / 127.0).astype(np.float32)
+    # The floor keeps the division finite in channels of zeros.
+    scales = np.maximum(largest / np.float32(127), np.finfo(np.float32).tiny)
     return np.rint(array / scales).astype(np.int8), scales
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,8 +40,10 @@ log = logging.getLogger(__name__)
 MAX_BATCH = {"text": 64, "image": 32, "thermal": 32, "depth": 32, "audio": 16, "video": 8}
 """By kind: about equal work in a full batch."""
 
-INLINE_BYTES = 1 << 30
-"""Weights beyond this lie beside the graph: protobuf ends at 2 GB."""
+MODALITY_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+"""A modality is a folder of the bundle and a part of an address."""
+
+_UNMEASURED = Parity(reference="none yet", cosine_min=-1, max_abs=2, samples=0)
 
 SHARED_FOLDER = "towers"
 CARD = "MODEL_CARD.md"
@@ -59,8 +62,16 @@ class BundleOrder:
     max_batch: Mapping[str, int] = field(default_factory=dict)
     share_weights: bool = False
     floor: Floor | None = None
+    inline_bytes: int = 1 << 30
+    """Weights beyond this lie beside the graph: protobuf ends at 2 GB."""
     samples: Mapping[str, Sequence[Tensors]] = field(default_factory=dict)
     """Items to measure parity with, by modality; synthetic ones where none are given."""
+
+    def storage_of(self, source: TowerSource) -> Storage:
+        return self.weights.get(source.modality, "float32")
+
+    def batch_of(self, source: TowerSource) -> int:
+        return self.max_batch.get(source.modality, MAX_BATCH[source.spec.kind])
 
 
 def write_bundle(out: Path, sources: Sequence[TowerSource], order: BundleOrder) -> Manifest:
@@ -97,6 +108,9 @@ def _check(out: Path, sources: Sequence[TowerSource], order: BundleOrder) -> Non
     if len(texts) != 1:
         raise ExportUsageError(f"a bundle has exactly one text tower, which its space is named after; given: {texts or 'none'}")
     known = {source.modality for source in sources}
+    for name in known:
+        if not MODALITY_NAME.fullmatch(name):
+            raise ExportUsageError(f"modality {name!r}: use small letters, digits, - and _, a letter first, at most 32")
     try:
         Manifest(
             format=FORMAT, name=order.name, version=order.version, space="", dimension=1, licence=order.licence, modalities={}, files={}
@@ -135,13 +149,12 @@ def _with_tokenizer(staging: Path, source: TowerSource) -> Spec:
 
 def _export(staging: Path, source: TowerSource, tower: Tower, order: BundleOrder, shared: WeightFile | None) -> Artefact:
     check_fit(source.modality, source.spec, tower)
-    storage = order.weights.get(source.modality, "float32")
-    max_batch = order.max_batch.get(source.modality, MAX_BATCH[source.spec.kind])
+    storage, max_batch = order.storage_of(source), order.batch_of(source)
     batches = batch_sizes(max_batch)
     items = order.samples.get(source.modality) or synthetic(source, tower, max_batch)
     relative = f"{SHARED_FOLDER}/{source.modality}.onnx" if shared else f"{source.modality}/model.onnx"
     log.info("%s: exporting, weights as %s", source.modality, storage)
-    graph_opset = _save_graph(staging / relative, source, tower, items, max_batch, storage, shared)
+    graph_opset = _save_graph(staging / relative, source, tower, items, order, shared)
     artefact = Artefact(
         path=relative,
         weights=storage,
@@ -163,31 +176,23 @@ def _export(staging: Path, source: TowerSource, tower: Tower, order: BundleOrder
     return artefact.model_copy(update={"parity": parity})
 
 
-_UNMEASURED = Parity(reference="none yet", cosine_min=-1, max_abs=2, samples=0)
-
-
 def _save_graph(
-    path: Path,
-    source: TowerSource,
-    tower: Tower,
-    items: Sequence[Tensors],
-    max_batch: int,
-    storage: Storage,
-    shared: WeightFile | None,
+    path: Path, source: TowerSource, tower: Tower, items: Sequence[Tensors], order: BundleOrder, shared: WeightFile | None
 ) -> int:
+    """Returns the graph's opset."""
     pad_id = source.spec.pad_id if isinstance(source.spec, TextSpec) else 0
     # The two longest items: a varying axis of length 1 would be taken for a constant.
     longest = sorted(items, key=lambda item: next(iter(item.values())).shape[0], reverse=True)[:2]
     batch = collate([longest[0], longest[-1]], pad_id)
-    limits = {"batch": max(2, max_batch)}
+    limits = {"batch": max(2, order.batch_of(source))}
     if isinstance(source.spec, TextSpec):
         limits["tokens"] = source.spec.context_length
     model = to_onnx(tower, {name: torch.from_numpy(value) for name, value in batch.items()}, limits)
-    store_as(model, storage)
+    store_as(model, order.storage_of(source))
     _made(path.parent)
     if shared is not None:
         shared.take(model)
-    elif stored_bytes(model) > INLINE_BYTES:
+    elif stored_bytes(model) > order.inline_bytes:
         WeightFile(path.parent / "weights.bin").take(model)
     ir.save(model, path)
     return opset(model)

@@ -19,15 +19,17 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def large_bundle(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> Path:
-    """Four modalities of the Large family, out of three layouts, by the command line."""
+    """Packages of the Large family in three layouts, by the command line; `smooth` is `image` with one policy switched."""
     root = tmp_path_factory.mktemp("large")
     packages = [
         ("image", "Image", "safetensors"),
         ("audio", "Audio", "bin"),
         ("depth", "Depth", "sharded"),
+        ("smooth", "Image", "safetensors"),
         ("video", "Video", "bin"),
     ]
-    arguments = ["languagebind", "--tokenizer", str(tokenizer), "--max-batch", "8", "--out", str(root / "bundle")]
+    arguments = ["languagebind", "--tokenizer", str(tokenizer), "--out", str(root / "bundle")]
+    arguments += ["--max-batch", "2", "--max-batch", "image=8", "--policy", "smooth.antialias=true"]
     for modality, package, layout in packages:
         write_package(root / package, package, layout=layout)  # type: ignore[arg-type]
         arguments += ["--checkpoint", f"{modality}={root / package}"]
@@ -38,7 +40,7 @@ def large_bundle(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> P
 def huge_bundle(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> Path:
     root = tmp_path_factory.mktemp("huge")
     package = write_package(root / "package", "Video_Huge_V1.5_FT")
-    arguments = ["languagebind", "--checkpoint", f"video={package}", "--tokenizer", str(tokenizer), "--max-batch", "8"]
+    arguments = ["languagebind", "--checkpoint", f"video={package}", "--tokenizer", str(tokenizer), "--max-batch", "2"]
     return _exported([*arguments, "--out", str(root / "bundle")], root / "bundle")
 
 
