@@ -12,10 +12,10 @@ from bindery.settings import Settings
 from service import problems
 from service.edge import Edge
 from service.logs import configure_logs
-from service.routes import embed, health
+from service.routes import about, classify, embed, health, openai, similarity
 from service.state import State
 
-ROUTERS = (embed.router, health.router)
+ROUTERS = tuple(noun.router for noun in (embed, openai, classify, similarity, about, health))
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

@@ -37,7 +37,7 @@ class Edge:
             return
         exchange = Exchange.begin(Headers(scope=scope))
         scope.setdefault("state", {})["exchange"] = exchange
-        incoming = _Incoming(scope, receive)
+        incoming = _Incoming(scope, receive, exchange)
         outgoing = _Outgoing(scope["method"], send, exchange, incoming)
         if scope["method"] == "HEAD":
             scope["method"] = "GET"  # every GET answers HEAD too, without its body
@@ -45,7 +45,7 @@ class Edge:
         with self._state.metrics.in_flight.track_inprogress():
             await self._answer(scope, incoming, outgoing, exchange)
         structlog.contextvars.unbind_contextvars("request_id")
-        self._record(scope, outgoing, incoming, exchange)
+        self._record(scope, outgoing, exchange)
 
     async def _answer(self, scope: Scope, incoming: _Incoming, outgoing: _Outgoing, exchange: Exchange) -> None:
         request = Request(scope)
@@ -71,13 +71,13 @@ class Edge:
         finally:
             incoming.close()
 
-    def _record(self, scope: Scope, outgoing: _Outgoing, incoming: _Incoming, exchange: Exchange) -> None:
+    def _record(self, scope: Scope, outgoing: _Outgoing, exchange: Exchange) -> None:
         status = outgoing.status or CLIENT_GONE
         route = getattr(scope.get("route"), "path", "unmatched")
         method = outgoing.method if outgoing.method in METHODS else "other"
         elapsed_ms = exchange.elapsed_ms()
         self._state.metrics.answered(method, route, status, elapsed_ms / 1000)
-        self._state.metrics.body_bytes.inc(incoming.bytes)
+        self._state.metrics.body_bytes.inc(exchange.bytes)
         write = log.debug if route in QUIET else log.info
         write(
             "request",
@@ -87,19 +87,19 @@ class Edge:
             status=status,
             ms=round(elapsed_ms, 2),
             items=exchange.items,
-            bytes=incoming.bytes,
+            bytes=exchange.bytes,
         )
 
 
 class _Incoming:
     """The body as it comes; once it is whole, an eye on the line: who hangs up gets no more work done."""
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive, exchange: Exchange) -> None:
         headers = Headers(scope=scope)
         self._receive = receive
         self._task = asyncio.current_task()
         self._watch: asyncio.Task[Message] | None = None
-        self.bytes = 0
+        self._exchange = exchange
         self.whole = "transfer-encoding" not in headers and headers.get("content-length", "0") == "0"
         self.gone = False
         self.answering = False
@@ -111,7 +111,7 @@ class _Incoming:
         if message["type"] == "http.disconnect":
             self.gone = True
             return message
-        self.bytes += len(message.get("body", b""))
+        self._exchange.bytes += len(message.get("body", b""))
         if not message.get("more_body", False):
             self.whole = True
             self._watch = asyncio.create_task(self._watch_line(), name="disconnect-watch")

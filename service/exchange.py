@@ -25,6 +25,7 @@ class Exchange:
     started: float = field(default_factory=time.monotonic)
     stages_ms: dict[str, float] = field(default_factory=dict)
     items: int = 0
+    bytes: int = 0  # of the body, so far
     asked_ms: int | None = None
     """What `X-Request-Timeout-Ms` asked for, already bounded."""
 

@@ -27,6 +27,7 @@ from service.json_body import is_json, media_type, off_loop, read_json
 from service.multipart import FieldPart, FilePart, Part, read_form
 from service.problems import invalid_parameters
 from service.schemas.embed import InputsBody, MediaInput, Parameters
+from service.schemas.similarity import AnyInput
 from service.state import state_of
 
 P = TypeVar("P", bound=Parameters)
@@ -134,6 +135,27 @@ def item_of(given: MediaInput, modality: str, kind: str, options: Options | None
         return _media_item(media_source(given.data or "", name, limits), modality, kind, options, pointer, limits)
     except BinderyError as error:
         return Item(name, modality, error, options, pointer)
+
+
+def any_items(given: Sequence[AnyInput], bundle: Bundle, limits: Limits, pointer: str) -> list[Item]:
+    """Items that each say their modality (texts need not). Raises `InvalidParameter`, `UnknownModality`, `TooManyItems`."""
+    items: list[Item] = []
+    texts = 0
+    for index, one in enumerate(given):
+        modality = _modality(one, bundle, f"{pointer}/{index}")
+        kind = bundle.modality(modality).kind
+        texts += kind == "text"
+        items.append(item_of(one, modality, kind, None, limits, f"{pointer}/{index}"))
+    check_count(len(items), "text" if texts == len(items) else "media", limits, pointer)
+    return items
+
+
+def _modality(given: AnyInput, bundle: Bundle, pointer: str) -> str:
+    if given.modality is not None:
+        return given.modality
+    if given.text is not None:
+        return bundle.text_modality()
+    raise InvalidParameter(f"the input needs its modality, one of {', '.join(bundle.manifest.modalities)}", pointer=f"{pointer}/modality")
 
 
 def _json_items(inputs: Sequence[MediaInput], modality: str, kind: str, options: Options, limits: Limits) -> list[Item]:

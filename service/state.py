@@ -10,11 +10,11 @@ import structlog
 from fastapi import Request
 
 from bindery.bundle import Bundle, find_bundle, open_bundle
+from bindery.collections import Store
 from bindery.engine.engine import Engine, EnginePolicy
 from bindery.errors import BinderyError, EngineDown, Starting
 from bindery.limits import Limits
 from bindery.settings import Settings
-from service.label_sets import LabelSets
 from service.labels import LabelVectors
 from service.observe import Metrics
 
@@ -28,8 +28,8 @@ class State:
         self.settings = settings
         self.metrics = Metrics()
         self.label_vectors = LabelVectors(self.metrics)
-        self.label_sets = LabelSets(settings.data_dir / "label-sets")
         self._engine: Engine | None = None
+        self._store: Store | None = None
         self._failure: BinderyError | None = None
         self._starting: asyncio.Task[None] | None = None
         self._spool: tempfile.TemporaryDirectory[str] | None = None
@@ -52,6 +52,13 @@ class State:
         return self.engine.bundle
 
     @property
+    def store(self) -> Store:
+        """Collections and label sets; synchronous, so call it in a thread. Raises as `engine` does: without a bundle there is no space."""
+        _ = self.engine
+        assert self._store is not None, "the store is opened before the engine is. This is a bug."
+        return self._store
+
+    @property
     def failed(self) -> bool:
         return self._failure is not None or (self._engine is not None and self._engine.state == "failed")
 
@@ -62,8 +69,13 @@ class State:
         return Path(self._spool.name)
 
     async def open(self) -> None:
-        """Begin to start; returns at once. Raises `BundleNotFound` when there is nothing to start."""
+        """Begin to start the engine; returns before it is ready.
+
+        Raises `BundleNotFound` when there is nothing to start, and `CatalogDamaged`, `CatalogTooNew`, `InvalidParameter` for the
+        data directory: a server that could never be ready shall not begin to listen.
+        """
         directory = find_bundle(self.settings.bundle, self.settings.bundle_places())
+        self._store = await asyncio.to_thread(Store, self.settings.data_dir, self.limits)
         self._spool = tempfile.TemporaryDirectory(prefix="bindery-uploads-")
         self._starting = asyncio.create_task(self._start(directory), name="engine-start")
 
@@ -73,6 +85,8 @@ class State:
             await asyncio.gather(self._starting, return_exceptions=True)
         if self._engine is not None:
             await self._engine.stop(self.settings.drain_seconds)
+        if self._store is not None:
+            await asyncio.to_thread(self._store.close)
         if self._spool is not None:
             await asyncio.to_thread(self._spool.cleanup)
 

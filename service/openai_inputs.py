@@ -1,0 +1,104 @@
+"""OpenAI's ways to write an input, as items: strings, token ids, data: URIs and typed parts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bindery.bundle import Bundle
+from bindery.errors import BinderyError, InvalidParameter, UnknownModality, UnsupportedMedia, UrlNotAllowed
+from bindery.kinds import parse_options
+from bindery.limits import Limits
+from service.inputs import Item, as_text, check_count, media_source
+
+# "data: the new oil" is a text; "data:image/png;base64,..." is a file.
+_DATA_URI = re.compile(r"data:(?P<family>[a-z]+)/[\w.+-]+(?:;[^,]*)?,", re.IGNORECASE)
+_FAMILIES = frozenset({"image", "audio", "video", "text"})
+
+Given = str | Sequence[int] | Sequence[str | Sequence[int] | Mapping[str, Any]]
+
+
+def openai_items(given: Given, bundle: Bundle, limits: Limits) -> list[Item]:
+    """One item an embedding, in order; an input that cannot be one carries its error. Raises `InvalidParameter`, `TooManyItems`."""
+    alone = isinstance(given, str) or _are_token_ids(given)
+    entries: list[Any] = [given] if alone else list(given)
+    pointers = ["/input"] if alone else [f"/input/{index}" for index in range(len(entries))]
+    items = [_item_or_error(entry, pointer, bundle, limits) for entry, pointer in zip(entries, pointers, strict=True)]
+    is_text = all(isinstance(item.value, str | list) for item in items)
+    check_count(len(items), "text" if is_text else "media", limits, "/input")
+    return items
+
+
+def _are_token_ids(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, int) for one in value)
+
+
+def _item_or_error(entry: Any, pointer: str, bundle: Bundle, limits: Limits) -> Item:
+    name = pointer.rsplit("/", 1)[-1]
+    try:
+        if isinstance(entry, Mapping):
+            return _part(entry, name, pointer, bundle, limits)
+        if isinstance(entry, str):
+            return _string(entry, name, pointer, bundle, limits)
+        return Item(name, bundle.text_modality(), list(entry), None, pointer)
+    except BinderyError as error:
+        return Item(name, "text", error, None, pointer)
+
+
+def _string(value: str, name: str, pointer: str, bundle: Bundle, limits: Limits) -> Item:
+    found = _DATA_URI.match(value)
+    if found is None:
+        return Item(name, bundle.text_modality(), value, None, pointer)
+    family = found["family"].lower()
+    if family not in _FAMILIES:
+        raise UnsupportedMedia(
+            f"the data: URI is of type {family}/...; plain strings hold image, audio, video or text. Use a part with its modality as `type`"
+        )
+    return _media(value, _modality_of(family, bundle), name, pointer, bundle, limits)
+
+
+def _part(part: Mapping[str, Any], name: str, pointer: str, bundle: Bundle, limits: Limits) -> Item:
+    kind = part.get("type")
+    if not isinstance(kind, str):
+        raise InvalidParameter(
+            'a part needs its "type": text, image_url, input_audio, video_url or the name of a modality', pointer=pointer
+        )
+    wanted = kind.removeprefix("input_").removesuffix("_url")
+    payload = next((part[key] for key in (kind, wanted, f"{wanted}_url", "data") if key in part), None)
+    modality = _modality_of(wanted, bundle)
+    if isinstance(payload, Mapping):
+        payload = payload.get("url", payload.get("data"))
+    if not isinstance(payload, str):
+        raise InvalidParameter(
+            f'the part of type {kind!r} has no content; write it as {{"type": "{kind}", "{kind}": ...}}', pointer=pointer
+        )
+    if bundle.modality(modality).kind == "text":
+        return Item(name, modality, payload, None, pointer)
+    options = part.get("options")
+    if options is not None and not isinstance(options, Mapping):
+        raise InvalidParameter("options must be an object", pointer=f"{pointer}/options")
+    return _media(payload, modality, name, pointer, bundle, limits, options)
+
+
+def _media(
+    value: str, modality: str, name: str, pointer: str, bundle: Bundle, limits: Limits, options: Mapping[str, Any] | None = None
+) -> Item:
+    kind = bundle.modality(modality).kind
+    if re.match(r"[a-z][a-z0-9+.-]*://", value, re.IGNORECASE):
+        raise UrlNotAllowed("this server fetches no URLs; send the bytes as a data: URI")
+    source = media_source(value, name, limits)
+    if kind == "text":
+        return Item(name, modality, as_text(source, limits), None, pointer)
+    return Item(name, modality, source, parse_options(kind, options or {}), pointer)
+
+
+def _modality_of(name: str, bundle: Bundle) -> str:
+    """The modality of that name, else the first of that kind. Raises `UnknownModality`."""
+    modalities = bundle.manifest.modalities
+    if name in modalities:
+        return name
+    for other, modality in modalities.items():
+        if modality.kind == name:
+            return other
+    raise UnknownModality(f"bundle {bundle.name!r} has no modality {name!r}; it has: {', '.join(sorted(modalities))}")
