@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bindery.collections import LabelSet, Query, Store, check_space
+from bindery.errors import AlreadyExists, InvalidParameter, SpaceMismatch, TooManyItems, UnknownCollection, UnknownLabelSet
+from bindery.limits import Limits
+from tests.collections.items import DIMENSION, FIELDS, item, vector
+
+
+def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        made = store.create("c", space="s", dimension=DIMENSION, bundle="b", fields=FIELDS)
+        made.upsert([item(n) for n in range(20)])
+        store.put_label_set(LabelSet("sounds", ("rain", "dog"), ("a {}",)))
+        before = made.search(Query(vector(1), 20)).hits
+    with Store(tmp_path) as store:
+        again = store.get("c")
+        assert again.definition == made.definition
+        assert [(hit.id, hit.score) for hit in again.search(Query(vector(1), 20))] == [(hit.id, hit.score) for hit in before]
+        assert store.label_set("sounds") == LabelSet("sounds", ("rain", "dog"), ("a {}",))
+
+
+def test_creating_again_is_no_error_unless_it_differs(store: Store) -> None:
+    first = store.create("c", space="s", dimension=8, bundle="b", fields={"a": "keyword", "b": "number"})
+    assert store.create("c", space="s", dimension=8, bundle="b", fields={"b": "number", "a": "keyword"}) is first
+    with pytest.raises(AlreadyExists, match=r"fields a: keyword, b: number, asked for was .* fields none"):
+        store.create("c", space="s", dimension=8, bundle="b")
+    with pytest.raises(AlreadyExists, match=r"space s, .* space t"):
+        store.create("c", space="t", dimension=8, bundle="b", fields={"a": "keyword", "b": "number"})
+
+
+@pytest.mark.parametrize("name", ["", "A", "-a", "_a", "a b", "a/b", "..", "é", "a" * 64, "a\n"])
+def test_a_name_that_is_no_name_is_refused(store: Store, name: str) -> None:
+    with pytest.raises(InvalidParameter, match="name"):
+        store.create(name, space="s", dimension=8, bundle="b")
+
+
+@pytest.mark.parametrize(
+    "fields", [{"id": "keyword"}, {"and": "keyword"}, {"a b": "keyword"}, {"": "keyword"}, {"a": "text"}, {'a"': "keyword"}]
+)
+def test_a_field_that_cannot_be_is_refused(store: Store, fields: dict[str, str]) -> None:
+    with pytest.raises(InvalidParameter, match="field"):
+        store.create("c", space="s", dimension=8, bundle="b", fields=fields)
+    assert "c" not in store
+
+
+def test_unknown_names_are_told(store: Store) -> None:
+    for use in (store.get, store.delete):
+        with pytest.raises(UnknownCollection, match="'nope'"):
+            use("nope")
+    for look in (store.label_set, store.delete_label_set):
+        with pytest.raises(UnknownLabelSet, match="'nope'"):
+            look("nope")
+
+
+def test_collections_are_listed_by_name_and_end_at_a_limit(tmp_path: Path) -> None:
+    with Store(tmp_path, Limits(collections=2)) as store:
+        for name in ("b", "a"):
+            store.create(name, space="s", dimension=8, bundle="x")
+        assert [each.definition.name for each in store.collections()] == ["a", "b"]
+        with pytest.raises(TooManyItems):
+            store.create("c", space="s", dimension=8, bundle="x")
+        store.create("a", space="s", dimension=8, bundle="x")
+
+
+def test_collections_do_not_see_each_other(store: Store) -> None:
+    one = store.create("one", space="s", dimension=DIMENSION, bundle="b", fields=FIELDS)
+    two = store.create("two", space="s", dimension=DIMENSION, bundle="b", fields=FIELDS)
+    one.upsert([item(1), item(2)])
+    two.upsert([item(1, metadata={"place": "elsewhere"})])
+    assert one.delete(filter={"place": {"eq": "elsewhere"}}) == 0
+    assert [hit.id for hit in two.search(Query(vector(1), 10))] == ["item-1"]
+    store.delete("one")
+    assert two.get("item-1").metadata == {"place": "elsewhere"}
+    assert store.create("one", space="s", dimension=DIMENSION, bundle="b").search(Query(vector(1))).hits == []
+
+
+def test_label_sets_are_replaced_listed_and_deleted(store: Store) -> None:
+    store.put_label_set(LabelSet("b", ("x",)))
+    store.put_label_set(LabelSet("a", ("x", "y"), ("{}",)))
+    store.put_label_set(LabelSet("b", ("z",)))
+    assert store.label_sets() == [LabelSet("a", ("x", "y"), ("{}",)), LabelSet("b", ("z",))]
+    store.delete_label_set("a")
+    assert store.label_sets() == [LabelSet("b", ("z",))]
+
+
+def test_another_space_is_refused_with_both_named(store: Store) -> None:
+    definition = store.create("c", space="space-a", dimension=8, bundle="starter").definition
+    check_space(definition, "space-a", "bundle 'copy'")
+    with pytest.raises(SpaceMismatch, match=r"space-a .*'starter'.* bundle 'huge' gives space space-b.*index the files again"):
+        check_space(definition, "space-b", "bundle 'huge'")
