@@ -137,7 +137,7 @@ rm -f "$PIPCONF"
 say "build: $((SECONDS - started)) s, image $($ENGINE image inspect --format '{{.Size}}' "$IMAGE" | awk '{ printf "%.0f MB", $1 / 1e6 }') (log: $WORK/build.log)"
 
 # ---- what is in it ------------------------------------------------------------------------------------------------
-$ENGINE run --rm --network none "$IMAGE" python -c '
+$ENGINE run --rm --network none --no-healthcheck "$IMAGE" python -c '
 import importlib.util, os, pathlib
 assert os.getuid() == 10001, os.getuid()
 for name in ("torch", "transformers", "training", "export", "pip"):
@@ -168,7 +168,7 @@ compose down --volumes >/dev/null 2>&1 || true
 if [ -n "$BUNDLE" ]; then
   export BINDERY_BUNDLE; BINDERY_BUNDLE=$(basename "$BUNDLE")
   compose up --no-start --no-build >/dev/null 2>&1
-  tar -C "$(dirname "$BUNDLE")" -c "$BINDERY_BUNDLE" | $ENGINE run --rm --interactive --user 0 --volume "${PROJECT}_bundles:/bundles" "$IMAGE" tar -C /bundles -x --no-same-owner
+  tar -C "$(dirname "$BUNDLE")" -c "$BINDERY_BUNDLE" | $ENGINE run --rm --no-healthcheck --interactive --user 0 --volume "${PROJECT}_bundles:/bundles" "$IMAGE" tar -C /bundles -x --no-same-owner
   say "bundle: $BINDERY_BUNDLE copied into the volume"
 fi
 begin=$(started_at)

@@ -98,6 +98,8 @@ def label_sets(service: Service) -> str:
     stored = {"labels": list(WORDS[:2]), "templates": ["the sound of {}"]}
     service.client.call("PUT", path, json_body=stored, status=(200, 201))
     expect(service.client.call("GET", path).json()["labels"] == stored["labels"], "the labels read are not those stored")
+    listed = service.client.call("GET", "/v1/label-sets").json()["label_sets"]
+    expect(name in [one["name"] for one in listed], "the new label set is not listed")
     classified = service.client.call(
         "POST", f"/v1/classify/{service.a_medium}", form=[service.file(service.a_medium), *fields(label_set=name)]
     )

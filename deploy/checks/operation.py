@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from checks.client import expect
-from checks.service import Service
+from checks.service import Service, segments
 
 
 def alive_and_ready(service: Service) -> str:
@@ -52,7 +52,9 @@ def models(service: Service) -> str:
     told = service.client.call("GET", "/v1/models").json()
     expect(told["object"] == "list", "`object` is not `list`")
     expect(service.model in [model["id"] for model in told["data"]], f"{service.model} is not listed")
-    return service.model
+    one = service.client.call("GET", f"/v1/models/{segments(service.model)}").json()
+    running = sorted({f"{tower['provider']}, {tower['precision']}" for tower in one["modalities"].values()})
+    return f"{service.model}: {'; '.join(running)}"
 
 
 def modalities(service: Service) -> str:
