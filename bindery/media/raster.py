@@ -22,6 +22,7 @@ DEPTH_TYPES = ("image/png", "image/tiff", "application/x-npy", "image/x-exr", "i
 THERMAL_TYPES = (*image.MEDIA_TYPES, "application/x-npy", "image/x-exr")
 
 _MILLIMETRES = 1000
+_BAND_ROWS = 256
 
 
 def decode_depth(
@@ -73,9 +74,17 @@ def decode_thermal(source: Source, limits: Limits, *, range_min: float | None, r
         raise InvalidParameter(
             f"range_max is {range_max:g}; it must be greater than range_min, {range_min:g}", pointer="/options/range_max"
         )
-    with np.errstate(invalid="ignore"):  # not-a-number stays what it is until the end
-        shown = (stored.astype(np.float64) - range_min) / (range_max - range_min)
-    return Raster(np.clip(to_float32(shown), np.float32(0.0), np.float32(1.0)))
+    return Raster(_shown(stored, range_min, range_max))
+
+
+def _shown(stored: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
+    """``low`` to ``high`` as 0..1, in float64 for wide integers, a band of rows at a time to keep memory flat."""
+    shown = np.empty(stored.shape, dtype=np.float32)
+    for row in range(0, len(stored), _BAND_ROWS):
+        band = stored[row : row + _BAND_ROWS]
+        with np.errstate(invalid="ignore", over="ignore"):  # not-a-number stays what it is until the end
+            shown[row : row + _BAND_ROWS] = np.clip(to_float32((band.astype(np.float64) - low) / (high - low)), 0.0, 1.0)
+    return shown
 
 
 def _metres(stored: NDArray[Any], unit: Literal["m", "mm"] | None, scale: float | None) -> NDArray[np.float32]:
