@@ -30,6 +30,11 @@ def check_fit(modality: str, spec: Spec, tower: Tower) -> None:
         taken = {i.name for i in tower.inputs}
         if given != taken:
             raise ExportUsageError(f"{modality}: the spec gives {sorted(given)}, the tower takes {sorted(taken)}")
+        if tower.longest_text is not None and spec.context_length > tower.longest_text:
+            longest = tower.longest_text
+            raise ExportUsageError(
+                f"{modality}: context_length {spec.context_length} is too long, the tower takes {longest} tokens at most"
+            )
         return
     made = _picture(spec)
     wanted = tower.inputs[0].shape[1:]

@@ -41,6 +41,7 @@ class ClipTextTower(Tower):
         super().__init__()
         self.config = config
         self.dimension = config.dimension
+        self.longest_text = config.context_length
         self.inputs = (TensorInfo(name="input_ids", dtype="int64", shape=("batch", "tokens")),)
         self.token_embedding = nn.Embedding(config.vocabulary, config.width)
         self.position_embedding = nn.Parameter(torch.empty(config.context_length, config.width))

@@ -27,6 +27,8 @@ class Tower(nn.Module):
     dimension: int
     inputs: tuple[TensorInfo, ...]
     """Names, dtypes and shapes, batch first; a string in a shape is an axis that may vary from call to call."""
+    longest_text: int | None = None
+    """Most tokens that a text tower takes."""
 
 
 def unit(vectors: Tensor) -> Tensor:
