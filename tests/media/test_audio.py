@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -188,3 +189,9 @@ def test_what_libsndfile_refuses_ffmpeg_reads() -> None:
     with pytest.raises(soundfile.LibsndfileError):
         soundfile.SoundFile(io.BytesIO(data))
     assert lag(decode_waveform(Source.of(data), LIMITS).samples[0], truth[0]) == 0
+
+
+def test_a_wav_chunk_that_claims_the_world_is_refused_before_it_is_read() -> None:
+    damaged = clips.wav(b"\1\0" * 100).replace(b"data", b"LIST").replace(struct.pack("<I", 200), struct.pack("<I", 0x80000000))
+    with pytest.raises(UnreadableMedia, match="LIST"):
+        decode_waveform(Source.of(damaged), LIMITS)
