@@ -53,6 +53,9 @@ def items_by_form_and_by_json(service: Service) -> str:
     expect(service.client.call("GET", f"{path}/items/dog").json()["metadata"]["place"] == "beach", "PATCH changed nothing")
 
     expect(_pages(service, path) == total, f"the pages do not add up to {total} items")
+    wanted = segments('{"place": {"eq": "beach"}}')
+    beach = service.client.call("GET", f"{path}/items?filter={wanted}").json()["items"]
+    expect([one["id"] for one in beach] == ["dog"], f"the filtered list is {beach}")
     service.client.call("DELETE", f"{path}/items/by-vector", status=(200, 204))
     service.client.call("GET", f"{path}/items/by-vector", status=404)
     service.client.call("POST", f"{path}/items/delete", json_body={"ids": ["by-data"]})
@@ -84,6 +87,8 @@ def search_in_every_form(service: Service) -> str:
         form = [service.file(modality), *fields(modality=modality, top_k="1")]
         (hit,) = service.client.call("POST", f"{path}/search", form=form).json()["hits"]
         expect(hit["id"] == f"{modality}-1", f"the {modality} file does not find itself but {hit['id']}")
+        (again,) = _search(service, path, data=service.base64(modality), modality=modality, top_k=1)
+        expect(again["id"] == hit["id"], f"{modality}: JSON finds {again['id']}, multipart {hit['id']}")
 
     wet = _search(service, path, text="weather", filter={"place": {"eq": "roof"}})
     expect([hit["id"] for hit in wet] == ["rain"], f"the filter let through {wet}")
@@ -165,7 +170,7 @@ def _pages(service: Service, path: str) -> int:
     while cursor is not None and len(seen) < 1000:
         page = service.client.call("GET", f"{path}/items?limit=3" + (f"&cursor={segments(cursor)}" if cursor else "")).json()
         seen += [item["id"] for item in page["items"]]
-        cursor = page.get("next_cursor")
+        cursor = page["cursor"]
     expect(len(seen) == len(set(seen)), f"an item is on two pages: {seen}")
     return len(seen)
 
