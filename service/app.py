@@ -12,10 +12,10 @@ from bindery.settings import Settings
 from service import problems
 from service.edge import Edge
 from service.logs import configure_logs
-from service.routes import about, classify, embed, health, openai, similarity
+from service.routes import about, classify, collections, embed, health, items, openai, search, similarity
 from service.state import State
 
-ROUTERS = tuple(noun.router for noun in (embed, openai, classify, similarity, about, health))
+ROUTERS = tuple(noun.router for noun in (embed, openai, classify, similarity, collections, items, search, about, health))
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

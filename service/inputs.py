@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from pydantic import ValidationError
+import numpy as np
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from bindery.bundle import Bundle
@@ -22,11 +23,12 @@ from bindery.kinds import parse_options
 from bindery.limits import Limits
 from bindery.media.source import Source
 from bindery.spec import Options
+from bindery.vectors import Vectors
 from service.body import chunks_of
 from service.json_body import is_json, media_type, off_loop, read_json
 from service.multipart import FieldPart, FilePart, Part, read_form
 from service.problems import invalid_parameters
-from service.schemas.embed import InputsBody, MediaInput, Parameters
+from service.schemas.embed import InputsBody, MediaInput, Parameters, repeated
 from service.schemas.similarity import AnyInput
 from service.state import state_of
 
@@ -72,7 +74,7 @@ async def read_inputs(request: Request, modality: str, body: type[InputsBody], p
             yield await asyncio.to_thread(_form_inputs, parts, modality, state.bundle, parameters, state.limits)
     else:
         async with _read_raw(request, content_type, kind) as source:
-            values, rest = _split([(name, value) for name, value in request.query_params.multi_items()], parameters)
+            values, rest = split_fields([(name, value) for name, value in request.query_params.multi_items()], parameters)
             name = values.pop("name", "body")
             options = parse_options(kind, rest)
             item = _media_item(Source(str(name), source.path, source.data), modality, kind, options, "/inputs/0", state.limits)
@@ -142,7 +144,7 @@ def any_items(given: Sequence[AnyInput], bundle: Bundle, limits: Limits, pointer
     items: list[Item] = []
     texts = 0
     for index, one in enumerate(given):
-        modality = _modality(one, bundle, f"{pointer}/{index}")
+        modality = modality_of(one, bundle, f"{pointer}/{index}")
         kind = bundle.modality(modality).kind
         texts += kind == "text"
         items.append(item_of(one, modality, kind, None, limits, f"{pointer}/{index}"))
@@ -150,12 +152,31 @@ def any_items(given: Sequence[AnyInput], bundle: Bundle, limits: Limits, pointer
     return items
 
 
-def _modality(given: AnyInput, bundle: Bundle, pointer: str) -> str:
+def modality_of(given: AnyInput, bundle: Bundle, pointer: str) -> str:
     if given.modality is not None:
         return given.modality
     if given.text is not None:
         return bundle.text_modality()
     raise InvalidParameter(f"the input needs its modality, one of {', '.join(bundle.manifest.modalities)}", pointer=f"{pointer}/modality")
+
+
+def form_item(part: Part, pointer: str, modality: str, kind: str, options: Options | None, limits: Limits) -> Item:
+    """One `file` or `text` part of a form as an item."""
+    if isinstance(part, FieldPart):
+        return Item(pointer.rsplit("/", 1)[-1], modality, part.text, options, pointer)
+    try:
+        return _media_item(part.source, modality, kind, options, pointer, limits)
+    except BinderyError as error:
+        return Item(part.source.name, modality, error, options, pointer)
+
+
+def given_vector(values: Sequence[float], pointer: str) -> Vectors:
+    """A vector ``(d,)`` from JSON. Raises `InvalidParameter` for numbers that float32 cannot hold."""
+    with np.errstate(over="ignore"):
+        vector = np.asarray(values, dtype=np.float64).astype(np.float32)
+    if not np.isfinite(vector).all():
+        raise InvalidParameter("the vector has values that are no finite float32 numbers", pointer=f"{pointer}/vector")
+    return vector
 
 
 def _json_items(inputs: Sequence[MediaInput], modality: str, kind: str, options: Options, limits: Limits) -> list[Item]:
@@ -175,20 +196,12 @@ def _form_inputs(parts: Sequence[Part], modality: str, bundle: Bundle, parameter
     if stray is not None:
         raise InvalidParameter(f"the file part is named {stray!r}; name it 'file'", pointer=f"/{stray}")
     check_count(len(inputs), kind, limits)
-    values, rest = _split([(part.field, part.text) for part in parts if isinstance(part, FieldPart) and part.field != "text"], parameters)
+    values, rest = split_fields(
+        [(part.field, part.text) for part in parts if isinstance(part, FieldPart) and part.field != "text"], parameters
+    )
     options = parse_options(kind, rest)
-    items = [_form_item(part, index, modality, kind, options, limits) for index, part in enumerate(inputs)]
+    items = [form_item(part, f"/inputs/{index}", modality, kind, options, limits) for index, part in enumerate(inputs)]
     return Inputs(items, _parameters(parameters, values))
-
-
-def _form_item(part: Part, index: int, modality: str, kind: str, options: Options, limits: Limits) -> Item:
-    pointer = f"/inputs/{index}"
-    if isinstance(part, FieldPart):
-        return Item(str(index), modality, part.text, options, pointer)
-    try:
-        return _media_item(part.source, modality, kind, options, pointer, limits)
-    except BinderyError as error:
-        return Item(part.source.name, modality, error, options, pointer)
 
 
 @asynccontextmanager
@@ -206,12 +219,13 @@ async def _read_raw(request: Request, content_type: str, kind: str) -> AsyncIter
         yield Source("body", path=Path(file.name))
 
 
-def _split(pairs: Sequence[tuple[str, str]], parameters: type[Parameters]) -> tuple[dict[str, Any], dict[str, object]]:
+def split_fields(pairs: Sequence[tuple[str, str]], parameters: type[BaseModel]) -> tuple[dict[str, Any], dict[str, object]]:
     """Form fields by whom they are for: our parameters (lists where a list is wanted), and the kind's options."""
+    lists = repeated(parameters)
     values: dict[str, Any] = {}
     rest: dict[str, object] = {}
     for name, text in pairs:
-        if name in parameters.repeated():
+        if name in lists:
             values.setdefault(name, []).append(text)
         elif name in values or name in rest:
             raise InvalidParameter(f"{name} is given twice; give it once", pointer=f"/{name}")

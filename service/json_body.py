@@ -31,14 +31,17 @@ def is_json(content_type: str) -> bool:
     return content_type == "application/json" or (content_type.startswith("application/") and content_type.endswith("+json"))
 
 
-async def read_json(request: Request, model: type[M]) -> M:
-    """The body as ``model``. Raises `UnsupportedMedia`, `MalformedJson`, `TooManyBytes`, or `Several` invalid parameters."""
+async def read_json(request: Request, model: type[M], empty: bytes = b"") -> M:
+    """The body as ``model``; ``empty`` stands for a body of no bytes.
+
+    Raises `UnsupportedMedia`, `MalformedJson`, `TooManyBytes`, or `Several` invalid parameters.
+    """
     content_type = media_type(request)
     if content_type and not is_json(content_type):
         raise UnsupportedMedia(f"the body is {content_type[:80]}; this address takes application/json")
     limits = state_of(request).limits
     body = await read_whole(request, most_bytes=limits.json_body_bytes, limit="json_body_bytes")
-    return await off_loop(len(body), parse, body, model)
+    return await off_loop(len(body), parse, body or empty, model)
 
 
 async def off_loop(size_bytes: int, work: Callable[..., T], *arguments: Any) -> T:

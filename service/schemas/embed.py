@@ -25,6 +25,11 @@ class MediaInput(Strict):
     options: dict[str, Any] | None = Field(None, description="in place of the request's options")
 
     @property
+    def sources(self) -> int:
+        """How many of the members that can be the input are given."""
+        return sum(one is not None for one in (self.text, self.data, self.url))
+
+    @property
     def size_chars(self) -> int:
         return len(self.text or "") + len(self.data or "")
 
@@ -35,8 +40,8 @@ class MediaInput(Strict):
 
     @model_validator(mode="after")
     def _has_one_source(self) -> MediaInput:
-        if sum(one is not None for one in (self.text, self.data, self.url)) != 1:
-            raise ValueError("an input is a string, or has exactly one of text, data and url")
+        if self.sources != 1:
+            raise ValueError("give exactly one source: a text, or data, or what else is taken here")
         return self
 
     @classmethod
@@ -49,11 +54,6 @@ class Parameters(Strict):
 
     model: str | None = Field(None, description="the served bundle's name; any other is `unknown_model`")
     on_error: Literal["partial", "fail"] = Field("partial", description="fail: all items or none")
-
-    @classmethod
-    def repeated(cls) -> frozenset[str]:
-        """Fields that a form may repeat."""
-        return frozenset(name for name, field in cls.model_fields.items() if _is_list(field.annotation))
 
 
 class EmbedParameters(Parameters):
@@ -131,6 +131,11 @@ class ClassifyAnswer(BaseModel):
     modality: str
     items: list[ClassifiedItem]
     usage: dict[str, float]
+
+
+def repeated(model: type[BaseModel]) -> frozenset[str]:
+    """Fields of a model that a form may repeat: its lists."""
+    return frozenset(name for name, field in model.model_fields.items() if _is_list(field.annotation))
 
 
 def _is_list(annotation: Any) -> bool:

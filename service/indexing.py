@@ -1,0 +1,160 @@
+"""Items on their way into a collection: from a body, through the engine, to the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from bindery.bundle import Bundle
+from bindery.collections import Collection, ItemResult, new_item_id
+from bindery.collections import Item as Stored
+from bindery.engine.engine import Embedded, Engine
+from bindery.errors import BinderyError, InvalidParameter
+from bindery.kinds import KINDS, parse_options
+from bindery.limits import Limits
+from bindery.vectors import Vectors
+from service.embedding import embed_items, total_usage
+from service.exchange import Exchange
+from service.inputs import Item, check_count, form_item, given_vector, item_of, modality_of, split_fields
+from service.json_body import load
+from service.multipart import FieldPart, FilePart, Part
+from service.problems import Several, invalid_parameters
+from service.schemas.collections import ItemInput
+from service.schemas.embed import Strict
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is known about one item, and either its vector or the input that will give one."""
+
+    modality: str
+    source: Item | Vectors
+    id: str | None
+    metadata: Mapping[str, Any]
+    uri: str | None = None
+    start: float | None = None
+    end: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    results: list[ItemResult]
+    usage: dict[str, float]
+
+
+class ItemsForm(Strict):
+    """Fields of a form with items: one value for all of them, or one for each in their order."""
+
+    modality: str = Field(min_length=1)
+    id: list[str] = Field(default_factory=list)
+    metadata: list[str] = Field(default_factory=list)
+    uri: list[str] = Field(default_factory=list)
+
+
+async def write(engine: Engine, collection: Collection, entries: Sequence[Entry], exchange: Exchange) -> Written:
+    """Embed what needs it and store what succeeded, in one commit. Raises `Several` when nothing could be stored."""
+    inputs = [entry.source for entry in entries if isinstance(entry.source, Item)]
+    outcomes = await embed_items(engine, inputs, exchange)
+    waiting = iter(outcomes)
+    vectors = [_vector(next(waiting)) if isinstance(entry.source, Item) else entry.source for entry in entries]
+    items = [_stored(entry, vector) for entry, vector in zip(entries, vectors, strict=True) if not isinstance(vector, BinderyError)]
+    stored = iter(await asyncio.to_thread(collection.upsert, items))
+    results = [
+        ItemResult(entry.id or "", "failed", vector) if isinstance(vector, BinderyError) else next(stored)
+        for entry, vector in zip(entries, vectors, strict=True)
+    ]
+    failed = [(f"/items/{index}", result.error) for index, result in enumerate(results) if result.error is not None]
+    if len(failed) == len(results):
+        raise Several(failed)
+    return Written(results, total_usage(outcomes))
+
+
+def json_entries(given: Sequence[ItemInput], bundle: Bundle, limits: Limits) -> list[Entry]:
+    """Raises `InvalidParameter`, `UnknownModality`, `TooManyItems`."""
+    entries = [_json_entry(one, bundle, limits, f"/items/{index}") for index, one in enumerate(given)]
+    _check(entries, bundle, limits)
+    return entries
+
+
+def form_entries(parts: Sequence[Part], bundle: Bundle, limits: Limits) -> list[Entry]:
+    """Raises `InvalidParameter`, `UnknownModality`, `TooManyItems`, `MalformedJson`."""
+    inputs = [part for part in parts if part.field in ("file", "text")]
+    fields = [(part.field, part.text) for part in parts if isinstance(part, FieldPart) and part.field != "text"]
+    values, rest = split_fields(fields, ItemsForm)
+    try:
+        form = ItemsForm.model_validate(values)
+    except ValidationError as error:
+        raise invalid_parameters(error) from error
+    kind = bundle.modality(form.modality).kind
+    time = {name: _seconds(name, str(rest[name])) for name in ("start", "end") if name in rest}
+    options = parse_options(kind, _options(kind, rest))
+    check_count(len(inputs), kind, limits, "/items")
+    ids = _for_each("id", form.id, len(inputs), shared=False)
+    metadata = [{} if text is None else _object(text) for text in _for_each("metadata", form.metadata, len(inputs))]
+    uris = _for_each("uri", form.uri, len(inputs), shared=False)
+    items = [form_item(part, f"/items/{index}", form.modality, kind, options, limits) for index, part in enumerate(inputs)]
+    return [
+        Entry(
+            form.modality, item, id, facts, uri or (item.name if isinstance(part, FilePart) else None), time.get("start"), time.get("end")
+        )
+        for item, part, id, facts, uri in zip(items, inputs, ids, metadata, uris, strict=True)
+    ]
+
+
+def _json_entry(given: ItemInput, bundle: Bundle, limits: Limits, pointer: str) -> Entry:
+    modality = modality_of(given, bundle, pointer)
+    kind = bundle.modality(modality).kind
+    if given.vector is not None:
+        source: Item | Vectors = given_vector(given.vector, pointer)
+    else:
+        part = {name: value for name, value in (("start", given.start), ("end", given.end)) if value is not None}
+        options = {**(given.options or {}), **_options(kind, part)}
+        source = item_of(given.model_copy(update={"options": options}), modality, kind, None, limits, pointer)
+    return Entry(modality, source, given.id, given.metadata, given.uri, given.start, given.end)
+
+
+def _check(entries: Sequence[Entry], bundle: Bundle, limits: Limits) -> None:
+    cheap = all(not isinstance(entry.source, Item) or bundle.modality(entry.modality).kind == "text" for entry in entries)
+    check_count(len(entries), "text" if cheap else "media", limits, "/items")
+
+
+def _options(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """``given`` without a start and end that this kind has no use for: of a depth map they are only noted."""
+    known = KINDS[kind].options.model_fields
+    return {name: value for name, value in given.items() if name in known or name not in ("start", "end")}
+
+
+def _for_each(name: str, values: Sequence[str], count: int, *, shared: bool = True) -> list[str | None]:
+    if not values:
+        return [None] * count
+    if len(values) == count:
+        return list(values)
+    if shared and len(values) == 1:
+        return [values[0]] * count
+    raise InvalidParameter(f"{name} is given {len(values)} times for {count} items; give it once for each", pointer=f"/{name}")
+
+
+def _object(text: str) -> dict[str, Any]:
+    document = load(text)
+    if not isinstance(document, dict):
+        raise InvalidParameter("metadata must be a JSON object", pointer="/metadata")
+    return document
+
+
+def _seconds(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InvalidParameter(f"{name} is {text[:40]!r}; it must be seconds", pointer=f"/{name}") from error
+
+
+def _vector(outcome: Embedded | BinderyError) -> Vectors | BinderyError:
+    return outcome.vector if isinstance(outcome, Embedded) else outcome
+
+
+def _stored(entry: Entry, vector: Vectors) -> Stored:
+    return Stored(entry.id or new_item_id(), entry.modality, vector, entry.uri, entry.start, entry.end, entry.metadata)

@@ -1,0 +1,159 @@
+"""Bodies of `/v1/collections`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, model_validator
+
+from bindery.collections.model import FieldType
+from service.schemas.embed import ItemError, MediaInput, Strict
+from service.schemas.similarity import AnyInput
+
+Metadata = dict[str, Any]
+
+
+class CollectionBody(Strict):
+    fields: dict[str, FieldType] = Field(default_factory=dict, description="metadata names that filters may use, with their types")
+    metric: Literal["cosine"] = "cosine"
+    backend: Literal["local"] = "local"
+
+
+class CollectionAnswer(BaseModel):
+    name: str
+    space: str = Field(description="what its vectors may be compared with")
+    dimension: int
+    bundle: str
+    fields: dict[str, FieldType]
+    metric: Literal["cosine"]
+    backend: Literal["local"]
+    items: int
+    counts: dict[str, int] = Field(description="items by modality")
+    tier: str = Field(description="how it is indexed")
+    recall: float = Field(description="share of the true neighbours that a search finds; 1.0 when it is exact")
+    disk_bytes: int
+    memory_bytes: int
+
+
+class CollectionsAnswer(BaseModel):
+    collections: list[CollectionAnswer]
+
+
+class ItemInput(AnyInput):
+    """One item: a text, a file's bytes, or a vector that was made elsewhere in the same space."""
+
+    vector: list[float] | None = None
+    id: str | None = Field(None, description="replaces the item of that id; without one a new id is made")
+    metadata: Metadata = Field(default_factory=dict)
+    uri: str | None = Field(None, description="where the media is, for whoever reads the hits; never fetched")
+    start: float | None = Field(None, ge=0, description="seconds; of audio and video only this part is embedded")
+    end: float | None = Field(None, gt=0, description="seconds")
+
+    @property
+    def sources(self) -> int:
+        return super().sources + (self.vector is not None)
+
+
+class ItemsBody(Strict):
+    items: list[ItemInput]
+
+
+class StoredItem(BaseModel):
+    index: int
+    id: str | None
+    status: Literal["created", "updated", "superseded", "failed"] = Field(
+        description="superseded: a later item of the same request has the same id"
+    )
+    error: ItemError | None = None
+
+
+class ItemsStored(BaseModel):
+    items: list[StoredItem]
+    usage: dict[str, float]
+
+
+class ItemAnswer(BaseModel):
+    id: str
+    modality: str
+    uri: str | None
+    start: float | None
+    end: float | None
+    metadata: Metadata
+    embedding: list[float] | None = None
+
+
+class PageAnswer(BaseModel):
+    items: list[ItemAnswer]
+    cursor: str | None = Field(description="give it back for the next page; null at the end")
+
+
+class PatchBody(Strict):
+    metadata: Metadata = Field(description="merged into the item's; null removes a name (RFC 7396)")
+
+
+class DeleteBody(Strict):
+    ids: list[str] | None = None
+    filter: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _has_one(self) -> DeleteBody:
+        if (self.ids is None) == (self.filter is None):
+            raise ValueError("give ids or a filter, exactly one of them")
+        return self
+
+
+class DeleteAnswer(BaseModel):
+    deleted: int
+
+
+class MixPart(MediaInput):
+    """One voice of a mixed query."""
+
+    modality: str | None = None
+    vector: list[float] | None = None
+    item: str | None = None
+    weight: float = Field(1.0, allow_inf_nan=False, description="may be negative: away from it")
+
+    @property
+    def sources(self) -> int:
+        return super().sources + (self.vector is not None) + (self.item is not None)
+
+
+def _metadata() -> list[Literal["metadata", "embedding"]]:
+    return ["metadata"]
+
+
+class SearchBody(Strict):
+    """A query by exactly one of text, data (with its modality), vector, item and mix."""
+
+    text: str | None = None
+    data: str | None = Field(None, description="a file's bytes: base64, or a data: URI; needs `modality`")
+    vector: list[float] | None = None
+    item: str | None = Field(None, description="a stored item's id; it is not among its own hits")
+    mix: list[MixPart] | None = Field(None, min_length=1, max_length=16)
+    options: dict[str, Any] | None = Field(None, description="options of the file's kind")
+    modality: str | None = Field(None, description="with data or a file: what it is; otherwise: return only these")
+    modalities: list[str] | None = Field(None, min_length=1, description="return only these")
+    top_k: int = 10
+    filter: dict[str, Any] | None = None
+    group_by: str | None = Field(None, description="uri or a declared field: only the best hit of each value")
+    min_score: float | None = Field(None, allow_inf_nan=False)
+    offset: int = 0
+    include: list[Literal["metadata", "embedding"]] = Field(default_factory=_metadata)
+    exact: bool = Field(False, description="compare with every vector, whatever the index (the local index always does)")
+
+
+class HitAnswer(BaseModel):
+    id: str
+    score: float = Field(description="the cosine with the query")
+    modality: str
+    uri: str | None
+    start: float | None
+    end: float | None
+    metadata: Metadata | None = None
+    embedding: list[float] | None = None
+
+
+class SearchAnswer(BaseModel):
+    hits: list[HitAnswer]
+    plan: dict[str, Any] = Field(description="how the search ran")
