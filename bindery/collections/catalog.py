@@ -190,13 +190,13 @@ def counts(db: sqlite3.Connection, collection_id: int) -> dict[str, int]:
     return dict(rows.fetchall())
 
 
-def stored_bytes(db: sqlite3.Connection, collection_id: int) -> int:
-    """Bytes of ids, metadata and vectors, without what SQLite adds (some 15 %)."""
-    row = db.execute(
-        "SELECT total(length(id) + length(metadata) + ifnull(length(uri), 0)) FROM items WHERE collection_id = ?", (collection_id,)
-    ).fetchone()
-    vectors = db.execute("SELECT total(length(data)) FROM vectors WHERE collection_id = ?", (collection_id,)).fetchone()
-    return int(row[0] + vectors[0])
+def share(db: sqlite3.Connection, collection_id: int) -> float:
+    """The part of the catalog file that is this collection's, judged by the bytes of its vectors; 0 when it is empty."""
+    rows = db.execute(
+        "SELECT id, dimension * (SELECT count(*) FROM items WHERE collection_id = collections.id) FROM collections",
+    )
+    weights = dict(rows.fetchall())
+    return float(weights.get(collection_id, 0) / (sum(weights.values()) or 1))
 
 
 # What changed, for indexes in memory

@@ -41,6 +41,12 @@ class Database:
                 self._migrate()
             undo.pop_all()
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the file and of its write-ahead log."""
+        files = (self.path, self.path.with_name(self.path.name + "-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
+
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection whose reads all see the same moment."""

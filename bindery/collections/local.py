@@ -109,7 +109,7 @@ class LocalCollection:
         with self._database.reading() as db:
             self._generation(db)
             counts = catalog.counts(db, self.id)
-            disk_bytes = catalog.stored_bytes(db, self.id)
+            disk_bytes = round(catalog.share(db, self.id) * self._database.size_bytes)
         return CollectionState(self.definition, counts, disk_bytes, self._vectors.memory_bytes)
 
     def __len__(self) -> int:

@@ -105,7 +105,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class CollectionState:
-    """A collection in figures. ``memory_bytes`` is what its index holds now: 0 before the first search."""
+    """A collection in figures. ``memory_bytes`` is what its index holds now: 0 before the first search.
+
+    ``disk_bytes`` is its share of the catalog file, which all collections of a data directory are in.
+    """
 
     definition: Definition
     counts: Mapping[str, int]  # items by modality

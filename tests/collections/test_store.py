@@ -78,6 +78,19 @@ def test_collections_do_not_see_each_other(store: Store) -> None:
     assert store.create("one", space="s", dimension=DIMENSION, bundle="b").search(Query(vector(1))).hits == []
 
 
+def test_state_counts_items_memory_and_a_share_of_the_file(store: Store) -> None:
+    one = store.create("one", space="s", dimension=DIMENSION, bundle="b", fields=FIELDS)
+    assert (one.state().items, one.state().disk_bytes, one.state().memory_bytes) == (0, 0, 0)
+    one.upsert([item(n) for n in range(30)])
+    whole = one.state().disk_bytes
+    assert whole > 30 * 2 * DIMENSION
+    store.create("two", space="s", dimension=DIMENSION, bundle="b", fields=FIELDS).upsert([item(n) for n in range(10)])
+    assert store.get("two").state().disk_bytes == pytest.approx(one.state().disk_bytes / 3, abs=1)
+    one.search(Query(vector(1)))
+    assert one.state().memory_bytes >= 30 * 2 * DIMENSION
+    assert one.state().counts == {"audio": 10, "image": 10, "text": 10}
+
+
 def test_label_sets_are_replaced_listed_and_deleted(store: Store) -> None:
     store.put_label_set(LabelSet("b", ("x",)))
     store.put_label_set(LabelSet("a", ("x", "y"), ("{}",)))

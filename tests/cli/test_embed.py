@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from bindery.embedder import load
+from tests.cli.conftest import Run
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+DOG, RAIN = EXAMPLES / "dog.wav", EXAMPLES / "rain.ogg"
+
+
+def test_the_vectors_are_those_of_the_python_api(run: Run, toy: Path, tmp_path: Path) -> None:
+    wanted = load(toy, threads=1).embed("audio", [DOG, RAIN])
+    assert run("embed", "--modality", "audio", DOG, RAIN, "--out", tmp_path / "v.npy").code == 0
+    assert np.array_equal(np.load(tmp_path / "v.npy"), wanted)
+    piped = run("embed", "--modality", "audio", DOG, RAIN, "--format", "npy")
+    assert np.array_equal(np.load(io.BytesIO(piped.out)), wanted)
+    document = run("embed", "--modality", "audio", DOG, RAIN).json
+    assert np.array_equal(np.array([item["embedding"] for item in document["items"]], dtype=np.float32), wanted)
+    assert (document["model"], document["modality"], document["dimension"]) == ("toy", "audio", 8)
+
+
+def test_options_reach_the_decoder(run: Run, toy: Path) -> None:
+    wanted = load(toy, threads=1).embed("audio", [DOG], start=0.5, end=1.0)
+    given = run("embed", "--modality", "audio", DOG, "--option", "start=0.5", "--option", "end=1.0").json
+    assert np.array_equal(np.array(given["items"][0]["embedding"], dtype=np.float32), wanted[0])
+
+
+def test_an_input_that_fails_is_told_and_the_others_are_kept(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "v.parquet"
+    done = run("embed", "--modality", "audio", DOG, tmp_path / "none.wav", RAIN, "--out", out)
+    assert done.code == 3
+    assert done.err.startswith("error[unreadable_media]: none.wav")
+    rows = pyarrow.parquet.read_table(out).to_pylist()
+    assert [row["error"] for row in rows] == [None, "unreadable_media", None]
+    assert [row["embedding"] is None for row in rows] == [False, True, False]
+    document = run("embed", "--modality", "audio", DOG, tmp_path / "none.wav").json
+    assert document["items"][1]["error"]["code"] == "unreadable_media"
+
+
+def test_npy_is_all_or_nothing(run: Run, tmp_path: Path) -> None:
+    done = run("embed", "--modality", "audio", DOG, tmp_path / "none.wav", "--out", tmp_path / "v.npy")
+    assert done.code == 1
+    assert "nothing was written" in done.err
+    assert not (tmp_path / "v.npy").exists()
+
+
+def test_all_inputs_failing_is_a_failure(run: Run, tmp_path: Path) -> None:
+    assert run("embed", "--modality", "audio", tmp_path / "none.wav").code == 1
+
+
+def test_a_place_that_cannot_be_written_is_told(run: Run, tmp_path: Path) -> None:
+    done = run("embed", "--modality", "text", "a", "--out", tmp_path / "no" / "v.npy")
+    assert done.code == 1
+    assert "cannot be written" in done.err
+
+
+@pytest.mark.parametrize("top_k", [1, 3])
+def test_classify_shows_the_best_labels_first(run: Run, toy: Path, tmp_path: Path, top_k: int) -> None:
+    labels = ["dog barking", "rain", "an accordion"]
+    wanted = load(toy, threads=1).classify("audio", [DOG], labels)[0]
+    options = [part for label in labels for part in ("--label", label)]
+    done = run("classify", "--modality", "audio", DOG, tmp_path / "none.wav", *options, "--top-k", str(top_k), "--format", "json")
+    assert done.code == 3
+    first, second = done.json["items"]
+    best = sorted(zip(labels, wanted.tolist(), strict=True), key=lambda pair: -pair[1])[:top_k]
+    assert [(each["label"], pytest.approx(each["probability"])) for each in first["labels"]] == best
+    assert second["error"]["code"] == "unreadable_media"
+    assert best[0][0].encode() in run("classify", "--modality", "audio", DOG, *options).out

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bindery.cli.folder import Rule, list_folder
+from bindery.errors import InvalidParameter
+
+SUFFIXES = {"image": (".png", ".jpg"), "depth": (".png", ".npy"), "thermal": (".png", ".npy"), "audio": (".wav",)}
+
+
+def _make(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+def _listed(folder: Path, include: list[str] | None = None, rules: list[Rule] | None = None) -> dict[str, str]:
+    return {file.id: file.modality for file in list_folder(folder, include or [], rules or [], SUFFIXES).files}
+
+
+def test_suffixes_decide_where_they_can_and_a_png_is_a_picture(tmp_path: Path) -> None:
+    _make(tmp_path, "a.png", "b/c.WAV", "b/d/e.jpg", "f.npy", "g.zip", ".hidden.png", ".git/h.png")
+    listing = list_folder(tmp_path, [], [], SUFFIXES)
+    assert [(file.modality, file.id) for file in listing.files] == [("audio", "b/c.WAV"), ("image", "a.png"), ("image", "b/d/e.jpg")]
+    assert (listing.ambiguous, listing.other) == (["f.npy"], 1)
+
+
+def test_the_first_rule_that_matches_decides(tmp_path: Path) -> None:
+    _make(tmp_path, "depth/a.png", "depth/b/c.npy", "x-depth.png", "y/z-depth.png", "p.png", "odd.bin")
+    rules = [Rule("depth/**", "depth"), Rule("*-depth.png", "depth"), Rule("*.png", "thermal"), Rule("odd.bin", "audio")]
+    assert _listed(tmp_path, rules=rules) == {
+        "depth/a.png": "depth", "depth/b/c.npy": "depth", "x-depth.png": "depth", "y/z-depth.png": "depth",
+        "p.png": "thermal", "odd.bin": "audio",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("glob", "found"),
+    [
+        ("*.png", {"a.png", "b/c.png", "b/d/e.png"}),
+        ("**/*.png", {"a.png", "b/c.png", "b/d/e.png"}),
+        ("b/*", {"b/c.png", "b/d/e.png"}),
+        ("b/d/*.png", {"b/d/e.png"}),
+        ("d/*.png", set()),
+        ("c.png", {"b/c.png"}),
+    ],
+)
+def test_globs(tmp_path: Path, glob: str, found: set[str]) -> None:
+    _make(tmp_path, "a.png", "b/c.png", "b/d/e.png")
+    assert set(_listed(tmp_path, include=[glob])) == found
+
+
+def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
+    _make(tmp_path, "a.png")
+    os.mkfifo(tmp_path / "pipe.png")  # opening it would wait for ever
+    (tmp_path / "broken.png").symlink_to(tmp_path / "nowhere")
+    assert _listed(tmp_path) == {"a.png": "image"}
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(InvalidParameter, match="not a folder"):
+        _listed(_make(tmp_path, "a.png") / "a.png")

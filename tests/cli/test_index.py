@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bindery.collections import Store
+from bindery.embedder import load
+from tests.cli.conftest import Run
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def _fill(folder: Path) -> Path:
+    (folder / "depth").mkdir(parents=True)
+    for name in ("dog.wav", "rain.ogg", "elephant.jpg"):
+        shutil.copy(EXAMPLES / name, folder)
+    shutil.copy(EXAMPLES / "bathroom-depth.png", folder / "depth" / "room.png")
+    (folder / "note.txt").write_text("a dog barking in the rain")
+    return folder
+
+
+def test_a_folder_goes_in_once_and_again_only_where_it_changed(run: Run, toy: Path, tmp_path: Path) -> None:
+    folder = _fill(tmp_path / "media")
+    index = ("index", folder, "--collection", "shelf", "--rule", "depth/**=depth")
+    first = run(*index)
+    assert (first.code, first.err.splitlines()[-1]) == (0, "5 listed = 5 done + 0 unchanged + 0 failed")
+    assert run(*index).err.splitlines()[-1] == "5 listed = 0 done + 5 unchanged + 0 failed"
+
+    with Store(tmp_path / "data") as store:
+        shelf = store.get("shelf")
+        assert shelf.state().counts == {"audio": 2, "depth": 1, "image": 1, "text": 1}
+        model = load(toy, threads=1)
+        for id, vector in {
+            "depth/room.png": model.embed("depth", folder / "depth/room.png")[0],
+            "note.txt": model.embed("text", "a dog barking in the rain")[0],
+        }.items():
+            assert np.allclose(shelf.get(id).vector, vector, atol=1e-3)
+        assert shelf.get("dog.wav").uri == str(folder / "dog.wav")
+
+    (folder / "note.txt").write_text("an accordion")
+    shutil.copy(EXAMPLES / "accordion.jpg", folder / "new.jpg")
+    assert run(*index).err.splitlines()[-1] == "6 listed = 2 done + 4 unchanged + 0 failed"
+    found = run("search", "--collection", "shelf", "an accordion", "--top-k", "1", "--format", "json").json
+    assert [hit["id"] for hit in found["hits"]] == ["note.txt"]
+
+
+def test_bad_files_are_told_counted_and_tried_again(run: Run, tmp_path: Path) -> None:
+    folder = _fill(tmp_path / "media")
+    (folder / "bad.jpg").write_bytes(b"\xff\xd8\xff not a picture")
+    (folder / "empty.wav").write_bytes(b"")
+    (folder / "latin.txt").write_bytes(b"caf\xe9")
+    (folder / "other.zip").write_bytes(b"PK")
+    for summary in ("8 listed = 5 done + 0 unchanged + 3 failed", "8 listed = 0 done + 5 unchanged + 3 failed"):
+        done = run("index", folder, "--collection", "shelf")
+        assert done.code == 3
+        assert done.err.splitlines()[-1] == summary
+        assert done.out == b""
+        for told in (
+            "error[unreadable_media]: bad.jpg",
+            "error[empty_media]: empty.wav",
+            "error[unreadable_media]: latin.txt",
+            "left out 1 files",
+        ):
+            assert told in done.err
+
+
+def test_a_rule_for_an_unknown_modality_stops_before_any_work(run: Run, tmp_path: Path) -> None:
+    done = run("index", _fill(tmp_path / "media"), "--collection", "shelf", "--rule", "*.jpg=smell")
+    assert done.code == 1
+    assert done.err.startswith("error[unknown_modality]")
+    with Store(tmp_path / "data") as store:
+        assert "shelf" not in store
+
+
+def test_ctrl_c_keeps_what_is_done(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "media"
+    folder.mkdir()
+    for number in range(3000):
+        (folder / f"{number:04}.txt").write_text(f"text number {number}")
+    command = [sys.executable, "-m", "bindery.cli.main", "index", str(folder), "--collection", "c", "--bundle", str(toy)]
+    monkeypatch.setenv("BINDERY_THREADS", "1")
+    child = subprocess.Popen([*command, "--data-dir", str(tmp_path / "data")], stderr=subprocess.PIPE, text=True)
+    with Store(tmp_path / "data") as store:
+        give_up = time.monotonic() + 30
+        while time.monotonic() < give_up and not ("c" in store and len(store.get("c"))):
+            time.sleep(0.005)
+        child.send_signal(signal.SIGINT)
+        _, told = child.communicate(timeout=30)
+        kept = len(store.get("c"))
+    assert child.returncode == 130
+    assert "run it again for the rest" in told
+    assert f"= {kept} done" in told
+    assert 0 < kept < 3000
+
+
+def test_search_by_words_file_and_item(run: Run, tmp_path: Path) -> None:
+    run("index", _fill(tmp_path / "media"), "--collection", "shelf", "--field", "place=keyword")
+    ask = ("search", "--collection", "shelf", "--format", "json")
+    assert run(*ask, "--file", EXAMPLES / "dog.wav", "--modality", "audio").json["hits"][0]["id"] == "dog.wav"
+    assert "dog.wav" not in [hit["id"] for hit in run(*ask, "--item", "dog.wav").json["hits"]]
+    assert {hit["modality"] for hit in run(*ask, "words", "--among", "audio").json["hits"]} == {"audio"}
+    assert len(run(*ask, "words", "--filter", '{"id": {"prefix": "depth/"}}').json["hits"]) == 1
+    wrong = run(*ask, "words", "--filter", '{"color": {"eq": "red"}}')
+    assert wrong.code == 1
+    assert wrong.err.startswith("error[invalid_filter]: no field 'color'")
+    assert b"dog.wav" in run("search", "--collection", "shelf", "words").out
+    assert run("search", "--collection", "shelf", "words", "--min-score", "2").err == "no hits\n"
