@@ -7,18 +7,22 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from training.towers.bert import BertConfig, BertTower
 from training.towers.clip_text import ClipTextConfig, ClipTextTower
+from training.towers.convnet import ConvNetConfig, ConvNetTower
 from training.towers.tower import Tower
 from training.towers.vit import VitConfig, VitTower
 
 TowerConfig = Annotated[
-    VitConfig | ClipTextConfig,
+    VitConfig | ClipTextConfig | BertConfig | ConvNetConfig,
     Field(discriminator="architecture"),
 ]
 
 _TOWERS: dict[type, Callable[[Any], Tower]] = {
     VitConfig: VitTower,
     ClipTextConfig: ClipTextTower,
+    BertConfig: BertTower,
+    ConvNetConfig: ConvNetTower,
 }
 
 

@@ -1,0 +1,70 @@
+"""`bindery-train RECIPE.toml`: follow a recipe, show how it goes, write a tower package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from training.data.manifest import ManifestError
+from training.recipe import RecipeError, read_recipe
+from training.towers.package import TowerPackageError
+from training.trainer import Progress as Step
+from training.trainer import Trained, train
+
+console = Console(stderr=True)
+
+
+def command(
+    recipe: Annotated[Path, typer.Argument(help="a TOML recipe")],
+    out: Annotated[Path, typer.Option(help="directory of the tower package to write")],
+    media: Annotated[Path, typer.Option(help="directory that the recipe's manifest is relative to")] = Path(),
+    towers: Annotated[Path, typer.Option(help="directory that the recipe's tower packages are relative to")] = Path(),
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+) -> None:
+    """Train one modality's tower against a frozen text tower, as RECIPE says."""
+    try:
+        run_recipe(recipe, media=media, towers=towers, out=out, device=device)
+    except (RecipeError, ManifestError, TowerPackageError) as error:
+        console.print(f"[red]error[/red] {error}")
+        raise typer.Exit(2) from error
+
+
+def run_recipe(recipe: Path, *, media: Path, towers: Path, out: Path, device: str = "cpu") -> Trained:
+    """`train` with a progress bar and a summary on standard error."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[numbers]}"),
+    )
+    followed = read_recipe(recipe)
+    with Progress(*columns, console=console) as bars:
+        tasks = {}
+
+        def report(step: Step) -> None:
+            if step.stage not in tasks:
+                tasks[step.stage] = bars.add_task(f"{followed.name}: {step.stage}", total=step.total, numbers="")
+            numbers = "  ".join(f"{name} {value:.3f}" for name, value in step.numbers.items())
+            bars.update(tasks[step.stage], completed=step.done, numbers=numbers)
+
+        trained = train(followed, media=media, towers=towers, out=out, device=device, report=report)
+    for item, reason in trained.skipped.items():
+        console.print(f"skipped {item}: {reason}")
+    console.print(
+        f"{trained.package}: {trained.items} items, {len(trained.skipped)} skipped, loss {trained.losses[0]:.3f} → {trained.losses[-1]:.3f}, "
+        f"held out {trained.held_out.hits} of {trained.held_out.n} right, logit scale {trained.logit_scale:.1f}"
+    )
+    return trained
+
+
+def main() -> None:
+    typer.run(command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""A manifest: one media file a row, with captions. CSV with a header, or JSON Lines, told apart by the file's suffix.
+
+Columns: `path` and `captions` (a list, or one string split at " | "); as far as known also `id`, `label`, `split`, `shard`
+(a tar beside the manifest that holds `path`), `source`, `licence`, `attribution`, `pair_id`. Other columns are left alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+
+class ManifestError(ValueError):
+    """The manifest cannot be read as one. The message names the file and the row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One media file. ``shard`` is the tar that holds ``path``; None: ``path`` is a file under ``root``."""
+
+    id: str
+    root: Path
+    path: str
+    shard: str | None
+    captions: tuple[str, ...]
+    label: str
+    split: str
+    source: str
+    licence: str
+    attribution: str
+    pair_id: str
+
+
+def read_manifest(path: str | Path, *, split: str | None = None) -> list[Item]:
+    """The items of one split (None: all), in the file's order. Raises `ManifestError`."""
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeError) as error:
+        raise ManifestError(f"{file} cannot be read: {error}") from error
+    rows = _json_rows(file, text) if file.suffix.lower() in {".jsonl", ".ndjson"} else csv.DictReader(text.splitlines())
+    items = [_item(file, number, row) for number, row in enumerate(rows, start=1)]
+    return [item for item in items if split is None or item.split == split]
+
+
+def without_licences(items: Iterable[Item], patterns: Sequence[str]) -> list[Item]:
+    """Items whose licence matches none of the shell-style ``patterns`` (`GPL*`)."""
+    return [item for item in items if not any(fnmatchcase(item.licence, pattern) for pattern in patterns)]
+
+
+def _json_rows(file: Path, text: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ManifestError(f"{file}, line {number} is not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise ManifestError(f"{file}, line {number} is not a JSON object")
+        yield row
+
+
+def _item(file: Path, number: int, row: dict[str, Any]) -> Item:
+    def text(column: str) -> str:
+        value = row.get(column)
+        return "" if value is None else str(value)
+
+    captions = row.get("captions")
+    parts = captions if isinstance(captions, list) else str(captions or "").split(" | ")
+    cleaned = tuple(stripped for part in parts if (stripped := str(part).strip()))
+    if not text("path"):
+        raise ManifestError(f"{file}, row {number} has no path")
+    if not cleaned and not text("label"):
+        raise ManifestError(f"{file}, row {number} has neither captions nor a label")
+    return Item(
+        id=text("id") or text("path"),
+        root=file.parent,
+        path=text("path"),
+        shard=text("shard") or None,
+        captions=cleaned,
+        label=text("label"),
+        split=text("split"),
+        source=text("source"),
+        licence=text("licence"),
+        attribution=text("attribution"),
+        pair_id=text("pair_id"),
+    )

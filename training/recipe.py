@@ -1,0 +1,113 @@
+"""A recipe: everything that decides what a training run gives, as one TOML file. Unknown keys are errors.
+
+Paths in it are relative: the manifest to the media directory, towers to the towers directory, both given on the command line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bindery.spec import Spec
+from training.data.augment import Augment
+from training.lora import LoraConfig
+from training.losses import Positives
+from training.optim import OptimRecipe
+from training.towers.build import TowerConfig
+
+
+class RecipeError(ValueError):
+    """The recipe cannot be followed. The message names the file and the key."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataRecipe(_Part):
+    """Which items, and what is said of them."""
+
+    manifest: str = Field(description="CSV or JSON Lines, relative to the media directory")
+    split: str = "train"
+    skip_licences: tuple[str, ...] = Field((), description="shell-style patterns of licences that are left out")
+    templates: tuple[str, ...] = Field((), description="`{}` takes the label; one caption more for each template")
+    held_out: float = Field(0.0, ge=0, lt=1, description="share of each label kept from training to watch it and to calibrate on")
+    keep: bool = Field(False, description="hold prepared tensors in memory after the first epoch")
+    threads: int = Field(1, gt=0, description="decoding threads")
+
+
+class TowerRecipe(_Part):
+    """What is trained, and from where."""
+
+    config: TowerConfig | None = Field(None, description="shape of the tower; left out: the starting package's own")
+    start: str | None = Field(None, description="a tower package whose weights it starts from")
+    start_parts: tuple[str, ...] = Field((), description="prefixes of the weights taken from there; empty: all")
+    train: Literal["lora", "full"] | tuple[str, ...] = Field(
+        description="the reference's two ways for vision transformers, or prefixes of the parameters that are trained"
+    )
+    lora: LoraConfig = LoraConfig()
+
+    @model_validator(mode="after")
+    def _comes_from_somewhere(self) -> Self:
+        if self.config is None and self.start is None:
+            raise ValueError("a tower needs config, start, or both")
+        return self
+
+
+class FeatureRecipe(_Part):
+    """Frozen trunk: its features are computed once, for several augmented views an item, and only the head is trained."""
+
+    views: int = Field(1, gt=0, description="views of an item; the first one is not augmented")
+
+
+class LossRecipe(_Part):
+    temperature: float = Field(0.07, gt=0, description="initial temperature; learned")
+    positives: Positives = "same_caption"
+    calibrate: bool = Field(False, description="replace the learned logit scale by the one that fits the held-out items best")
+
+
+class Recipe(_Part):
+    """One run: one tower trained against a frozen text tower."""
+
+    name: str
+    seed: int = Field(0, ge=0)
+    text: str = Field(description="the frozen text tower's package")
+    prompts: tuple[str, ...] = Field(("{}",), min_length=1, description="the modality's templates in the bundle")
+    spec: Spec
+    tower: TowerRecipe
+    data: DataRecipe
+    features: FeatureRecipe | None = None
+    augment: Augment = Augment()
+    loss: LossRecipe = LossRecipe()
+    optim: OptimRecipe
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.features is not None and self.tower.train != ("head",):
+            raise ValueError('features are computed once only when tower.train is ["head"]')
+        if self.loss.calibrate and self.data.held_out == 0:
+            raise ValueError("loss.calibrate needs data.held_out")
+        return self
+
+    def digest(self) -> str:
+        """sha256 over the recipe's meaning: comments and order do not count."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Raises `RecipeError`."""
+    file = Path(path)
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{file} cannot be read: {error}") from error
+    try:
+        return Recipe.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "recipe"
+        raise RecipeError(f"{file}: {where}: {first['msg']}") from error

@@ -1,0 +1,172 @@
+"""A convolutional tower: an EfficientNet-Lite trunk and a small head. The small, quick sister of the ViT.
+
+Pictures, log-mel pictures and clips share the trunk's code; a clip's frames go through it one by one and meet in the head.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from bindery.bundle import TensorInfo
+from training.towers.tower import Tower, TowerShape, unit
+
+
+class Stage(TowerShape):
+    """A run of inverted-residual blocks of one width; the first one strides."""
+
+    kernel: int = Field(gt=0)
+    stride: int = Field(gt=0)
+    expand: int = Field(gt=0, description="how many times wider the middle of a block is")
+    channels: int = Field(gt=0)
+    blocks: int = Field(gt=0)
+
+
+def _stage(kernel: int, stride: int, expand: int, channels: int, blocks: int) -> Stage:
+    return Stage(kernel=kernel, stride=stride, expand=expand, channels=channels, blocks=blocks)
+
+
+EFFICIENTNET_LITE0 = (
+    _stage(3, 1, 1, 16, 1),
+    _stage(3, 2, 6, 24, 2),
+    _stage(5, 2, 6, 40, 2),
+    _stage(3, 2, 6, 80, 3),
+    _stage(5, 1, 6, 112, 3),
+    _stage(5, 2, 6, 192, 4),
+    _stage(3, 1, 6, 320, 1),
+)
+
+
+class ConvNetConfig(TowerShape):
+    """Shape of a `ConvNetTower`. The default trunk is EfficientNet-Lite0."""
+
+    architecture: Literal["convnet"] = "convnet"
+    size: tuple[int, int] = Field((224, 224), description="height and width of the picture, px")
+    channels: int = Field(3, gt=0)
+    frames: int | None = Field(None, gt=0, description="None: takes pictures; a number: takes clips of exactly so many frames")
+    stem: int = Field(32, gt=0, description="channels of the first convolution, which strides by 2")
+    stages: tuple[Stage, ...] = Field(EFFICIENTNET_LITE0, min_length=1)
+    features: int = Field(1280, gt=0, description="channels of the last convolution, averaged over the picture")
+    change: bool = Field(False, description="the head of a clip also sees the last frame's features minus the first one's")
+    hidden: int = Field(0, ge=0, description="width of the head's hidden layer; 0: the head is linear")
+    norm: bool = Field(True, description="layer norm in front of the head")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of the head's inputs left out, in training only")
+    dimension: int = Field(gt=0, description="length of the vectors")
+
+
+class ConvNetTower(Tower):
+    """``pixel_values`` (batch, channels, height, width), or (batch, channels, frames, height, width) for clips."""
+
+    def __init__(self, config: ConvNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.dimension = config.dimension
+        frames = () if config.frames is None else (config.frames,)
+        self._picture = (config.channels, *frames, *config.size)
+        self.inputs = (TensorInfo(name="pixel_values", dtype="float32", shape=("batch", *self._picture)),)
+        self.trunk = Trunk(config)
+        self.head = Head(config)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return unit(self.head(self.features(pixel_values)))
+
+    def features(self, pixel_values: Tensor) -> Tensor:
+        """``(batch, frames, features)``: what the trunk sees and the head works on; one frame for a still picture."""
+        if pixel_values.shape[1:] != self._picture:
+            raise ValueError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}; this tower takes (batch, {', '.join(map(str, self._picture))})"
+            )
+        frames = self.config.frames or 1
+        if self.config.frames is not None:
+            pixel_values = pixel_values.transpose(1, 2).flatten(0, 1)  # (batch * frames, channels, height, width), frames innermost
+        return self.trunk(pixel_values).unflatten(0, (-1, frames))
+
+
+class Head(nn.Module):
+    """``(batch, frames, features)`` → ``(batch, dimension)``, not yet of unit length."""
+
+    def __init__(self, config: ConvNetConfig) -> None:
+        super().__init__()
+        self.change = config.change
+        width = config.features * (2 if config.change else 1)
+        self.norm = nn.LayerNorm(width) if config.norm else nn.Identity()
+        self.dropout = nn.Dropout(config.dropout)
+        self.linear = nn.Linear(width, config.dimension)
+        self.hidden = nn.Linear(width, config.hidden) if config.hidden else None
+        self.out = nn.Linear(config.hidden, config.dimension) if config.hidden else None
+
+    def forward(self, features: Tensor) -> Tensor:
+        pooled = features.mean(dim=1)  # (batch, features)
+        if self.change:
+            pooled = torch.cat([pooled, features[:, -1] - features[:, 0]], dim=1)  # (batch, 2 * features)
+        pooled = self.dropout(self.norm(pooled))
+        vectors = self.linear(pooled)
+        if self.hidden is not None and self.out is not None:
+            vectors = vectors + self.out(F.gelu(self.hidden(pooled)))
+        return vectors
+
+
+class Trunk(nn.Module):
+    """``(pictures, channels, height, width)`` → ``(pictures, features)``."""
+
+    def __init__(self, config: ConvNetConfig) -> None:
+        super().__init__()
+        self.stem = ConvNorm(config.channels, config.stem, 3, stride=2)
+        width = config.stem
+        blocks: list[nn.Module] = []
+        for stage in config.stages:
+            for index in range(stage.blocks):
+                blocks.append(InvertedResidual(width, stage, stride=stage.stride if index == 0 else 1))
+                width = stage.channels
+        self.blocks = nn.ModuleList(blocks)
+        self.last = ConvNorm(width, config.features, 1)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        maps = F.relu6(self.stem(pictures))
+        for block in self.blocks:
+            maps = block(maps)
+        return F.relu6(self.last(maps)).mean(dim=(2, 3))
+
+
+class InvertedResidual(nn.Module):
+    """Widen, filter each channel by itself, narrow; added to its input where shapes allow."""
+
+    def __init__(self, width: int, stage: Stage, *, stride: int) -> None:
+        super().__init__()
+        middle = width * stage.expand
+        self.residual = stride == 1 and width == stage.channels
+        self.expand = ConvNorm(width, middle, 1) if stage.expand > 1 else None
+        self.depthwise = ConvNorm(middle, middle, stage.kernel, stride=stride, groups=middle)
+        self.project = ConvNorm(middle, stage.channels, 1)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        hidden = maps if self.expand is None else F.relu6(self.expand(maps))
+        narrow = self.project(F.relu6(self.depthwise(hidden)))
+        return maps + narrow if self.residual else narrow
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias and batch norm, padded so that the output is ceil(input / stride)."""
+
+    def __init__(self, width: int, out: int, kernel: int, *, stride: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.stride = stride
+        self.conv = nn.Conv2d(width, out, kernel, stride=stride, groups=groups, bias=False)
+        self.norm = nn.BatchNorm2d(out, eps=1e-3, momentum=0.01)  # both as the published weights were trained
+
+    def forward(self, maps: Tensor) -> Tensor:
+        top, bottom = self._padding(maps.shape[-2])
+        left, right = self._padding(maps.shape[-1])
+        if top or bottom or left or right:
+            maps = F.pad(maps, (left, right, top, bottom))
+        return self.norm(self.conv(maps))
+
+    def _padding(self, length: int) -> tuple[int, int]:
+        # TensorFlow's "same": an odd pixel goes to the far side. torch's own padding would shift every strided layer by one.
+        total = max((-(-length // self.stride) - 1) * self.stride + self.kernel - length, 0)
+        return total // 2, total - total // 2

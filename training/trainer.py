@@ -1,0 +1,265 @@
+"""The training loop: one tower learns to point where the frozen text tower points. In: a recipe. Out: a tower package."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bindery.vectors import Vectors
+from bindery.zeroshot import expand_labels, label_vectors
+from training.data.augment import mix_weights
+from training.data.batches import Batch, Batches, Decoder, MediaBatches
+from training.data.manifest import Item, read_manifest, without_licences
+from training.features import FEATURES, FeatureBatches, HeadedTower, feature_views
+from training.lora import freeze_for, inject_lora, lora_targets, merge_lora
+from training.losses import LogitScale, contrastive_loss, positives
+from training.metrics import Share, fit_logit_scale, top_k
+from training.optim import build_optimizer, is_within, rate_at, set_rate
+from training.recipe import Recipe, RecipeError, TowerRecipe
+from training.text import FrozenText
+from training.towers.build import build_tower
+from training.towers.package import load_tower, save_tower
+from training.towers.tower import Tower, unit
+from training.towers.vit import VitTower
+
+Encode = Callable[[dict[str, Tensor]], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a run says of itself now and then: a stage's name, how far it is, and numbers worth seeing."""
+
+    stage: str
+    done: int
+    total: int
+    numbers: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The outcome of a run. ``losses``: the mean of each epoch. ``held_out``: zero-shot accuracy on the items kept aside."""
+
+    package: Path
+    trained_parameters: tuple[str, ...]
+    items: int
+    skipped: dict[str, str]
+    losses: tuple[float, ...]
+    held_out: Share
+    logit_scale: float
+
+
+def train(
+    recipe: Recipe, *, media: Path, towers: Path, out: Path, device: str = "cpu", report: Callable[[Progress], None] = lambda _: None
+) -> Trained:
+    """Follow a recipe and write the tower package ``out``. The same recipe, data and thread count give the same weights on a CPU.
+
+    Raises `RecipeError`, `ManifestError`, `TowerPackageError`.
+    """
+    torch.manual_seed(recipe.seed)
+    text = FrozenText(load_tower(towers / recipe.text), device=device)
+    tower = start_tower(recipe.tower, towers).to(device)
+    names = choose_trained(tower, recipe.tower)
+    training, aside = split_off(_items(recipe, media), recipe.data.held_out, recipe.seed)
+    decoder = Decoder(training, recipe.spec, keep=recipe.data.keep)
+
+    if recipe.features is None:
+        batches: Batches = MediaBatches(
+            decoder,
+            batch=recipe.optim.batch,
+            seed=recipe.seed,
+            how=recipe.augment,
+            templates=recipe.data.templates,
+            threads=recipe.data.threads,
+        )
+        encode: Encode = lambda inputs: tower(**inputs)  # noqa: E731
+    else:
+        batches = _feature_batches(recipe, tower, decoder, device, report)
+        encode = lambda inputs: unit(cast(HeadedTower, tower).head(inputs[FEATURES]))  # noqa: E731
+
+    scale = LogitScale(recipe.loss.temperature).to(device)
+    losses = _fit(recipe, tower, encode, text, scale, batches, device, report)
+    if len(decoder.skipped) == len(training):
+        raise RecipeError(
+            f"{recipe.name}: none of the {len(training)} items could be read; the first: {next(iter(decoder.skipped.values()))}"
+        )
+
+    merge_lora(tower)
+    tower.eval()
+    held_out, logit_scale = _judge(recipe, tower, text, aside, float(scale()), device)
+    provenance = _provenance(recipe, training, decoder.skipped, losses, held_out)
+    config = cast(Any, tower).config
+    package = save_tower(out, tower.cpu(), config, recipe.spec, logit_scale=logit_scale, prompts=recipe.prompts, provenance=provenance)
+    return Trained(package, names, len(training) - len(decoder.skipped), decoder.skipped, losses, held_out, logit_scale)
+
+
+def _fit(
+    recipe: Recipe,
+    tower: Tower,
+    encode: Encode,
+    text: FrozenText,
+    scale: LogitScale,
+    batches: Batches,
+    device: str,
+    report: Callable[[Progress], None],
+) -> tuple[float, ...]:
+    """The loop. Returns the mean loss of each epoch."""
+    optimizer = build_optimizer([*tower.named_parameters(), ("logit_scale", scale.log)], recipe.optim)
+    total = recipe.optim.epochs * batches.steps
+    means: list[float] = []
+    for epoch in range(recipe.optim.epochs):
+        set_training(tower)
+        losses: list[float] = []
+        for index, batch in enumerate(batches.epoch(epoch)):
+            set_rate(optimizer, rate_at(epoch * batches.steps + index, total, recipe.optim))
+            inputs, together = _mixed(batch, recipe, epoch, index)
+            media = encode({name: tensor.to(device) for name, tensor in inputs.items()})
+            loss = contrastive_loss(media, text.vectors(batch.captions), scale(), together.to(device))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            scale.clamp()
+            losses.append(loss.item())
+        means.append(float(np.mean(losses)) if losses else float("nan"))
+        report(Progress("train", epoch + 1, recipe.optim.epochs, {"loss": means[-1], "scale": float(scale())}))
+    return tuple(means)
+
+
+def _mixed(batch: Batch, recipe: Recipe, epoch: int, step: int) -> tuple[dict[str, Tensor], Tensor]:
+    """The batch's inputs and its ``(n, n)`` targets; with mixup, each item is blended with another, and so are their targets."""
+    together = positives(batch.captions, batch.labels, recipe.loss.positives)
+    if not recipe.augment.mixup:
+        return batch.inputs, together
+    partner, share = mix_weights(len(batch.captions), recipe.augment, np.random.default_rng([recipe.seed, 1, epoch, step]))
+    own = torch.from_numpy(share)
+    inputs = {}
+    for name, tensor in batch.inputs.items():
+        weight = own.reshape(-1, *[1] * (tensor.ndim - 1))  # (n, 1, 1, ...)
+        inputs[name] = weight * tensor + (1 - weight) * tensor[partner]
+    return inputs, own[:, None] * together + (1 - own[:, None]) * together[partner]
+
+
+def start_tower(recipe: TowerRecipe, towers: Path) -> Tower:
+    """A tower of the recipe's shape, its weights taken from the starting package as far as the recipe says.
+
+    Raises `RecipeError` when a weight that should be taken has no place of its shape.
+    """
+    if recipe.start is None:
+        assert recipe.config is not None
+        return build_tower(recipe.config)
+    package = load_tower(towers / recipe.start)
+    source = package.module()
+    if recipe.config is None or recipe.config == package.config:
+        return source
+    tower = build_tower(recipe.config)
+    mine = tower.state_dict()
+    for name, tensor in source.state_dict().items():
+        if recipe.start_parts and not any(is_within(name, part) for part in recipe.start_parts):
+            continue
+        if name not in mine or mine[name].shape != tensor.shape:
+            raise RecipeError(f"{recipe.start}: {name} {tuple(tensor.shape)} has no place in the new tower; name tower.start_parts")
+        mine[name].copy_(tensor)
+    return tower
+
+
+def choose_trained(tower: Tower, recipe: TowerRecipe) -> tuple[str, ...]:
+    """Set ``requires_grad`` of every parameter, with adapters put in for LoRA; returns the trained names. Raises `RecipeError`."""
+    if isinstance(recipe.train, tuple):
+        for name, parameter in tower.named_parameters():
+            parameter.requires_grad_(any(is_within(name, part) for part in recipe.train))
+        return tuple(name for name, parameter in tower.named_parameters() if parameter.requires_grad)
+    if not isinstance(tower, VitTower):
+        raise RecipeError(f"tower.train = {recipe.train!r} is for vision transformers; name the parts to train instead")
+    if recipe.train == "lora":
+        inject_lora(tower, lora_targets(tower), recipe.lora)
+    return freeze_for(tower, recipe.train)
+
+
+def set_training(tower: nn.Module) -> None:
+    """Training mode, except that a frozen batch norm keeps its statistics: they belong to the frozen weights."""
+    tower.train()
+    for module in tower.modules():
+        if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+            module.eval()
+
+
+def split_off(items: Sequence[Item], share: float, seed: int) -> tuple[list[Item], list[Item]]:
+    """(training, held out): the share of each label, rounded down, drawn from the seed."""
+    order = np.random.default_rng([seed, 2]).permutation(len(items))
+    left = {label: int(share * count) for label, count in Counter(item.label for item in items).items()}
+    aside: set[int] = set()
+    for index in order:
+        if left[items[index].label] > 0:
+            left[items[index].label] -= 1
+            aside.add(int(index))
+    return [item for i, item in enumerate(items) if i not in aside], [items[i] for i in sorted(aside)]
+
+
+def _items(recipe: Recipe, media: Path) -> list[Item]:
+    everything = read_manifest(media / recipe.data.manifest, split=recipe.data.split)
+    items = without_licences(everything, recipe.data.skip_licences)
+    if not items:
+        raise RecipeError(f"{media / recipe.data.manifest} has no item of split {recipe.data.split!r} with a licence that may be used")
+    return items
+
+
+def _feature_batches(recipe: Recipe, tower: Tower, decoder: Decoder, device: str, report: Callable[[Progress], None]) -> FeatureBatches:
+    assert recipe.features is not None
+    if not hasattr(tower, "features") or not hasattr(tower, "head"):
+        raise RecipeError(f"{type(tower).__name__} has no trunk and head; leave out features")
+    tower.eval()
+    total = len(decoder.items)
+    items, views = feature_views(
+        cast(HeadedTower, tower),
+        decoder,
+        views=recipe.features.views,
+        how=recipe.augment,
+        seed=recipe.seed,
+        device=device,
+        report=lambda done: report(Progress("features", done, total, {})),
+    )
+    return FeatureBatches(items, views, batch=recipe.optim.batch, seed=recipe.seed, templates=recipe.data.templates)
+
+
+def _judge(recipe: Recipe, tower: Tower, text: FrozenText, aside: Sequence[Item], learned: float, device: str) -> tuple[Share, float]:
+    """Zero-shot accuracy on the held-out items among their labels, and the logit scale to ship."""
+    labelled = [item for item in aside if item.label]
+    if not labelled:
+        return Share(0, 0), learned
+    items, vectors = _vectors(tower, Decoder(labelled, recipe.spec), device)
+    labels = sorted({item.label for item in items})
+    prompts = text.arrays(expand_labels(labels, recipe.prompts))
+    classes = label_vectors(prompts, len(recipe.prompts))
+    right = [labels.index(item.label) for item in items]
+    accuracy = top_k(vectors @ classes.T, right, 1)
+    return accuracy, fit_logit_scale(vectors, classes, right) if recipe.loss.calibrate else learned
+
+
+@torch.no_grad()
+def _vectors(tower: Tower, decoder: Decoder, device: str) -> tuple[list[Item], Vectors]:
+    read = [(item, tensors) for i, item in enumerate(decoder.items) if (tensors := decoder.tensors(i)) is not None]
+    rows = [tower(**{name: torch.from_numpy(array)[None].to(device) for name, array in tensors.items()}) for _, tensors in read]
+    return [item for item, _ in read], torch.cat(rows).cpu().numpy()
+
+
+def _provenance(recipe: Recipe, items: Sequence[Item], skipped: dict[str, str], losses: Sequence[float], held_out: Share) -> dict[str, Any]:
+    """Where the tower comes from: enough to make it again, and to credit the data."""
+    sources = Counter((item.source, item.licence) for item in items if item.id not in skipped)
+    return {
+        "recipe": recipe.name,
+        "recipe_sha256": recipe.digest(),
+        "seed": recipe.seed,
+        "start": recipe.tower.start,
+        "text": recipe.text,
+        "data": [{"source": source, "licence": licence, "items": count} for (source, licence), count in sorted(sources.items())],
+        "skipped_items": len(skipped),
+        "loss": losses[-1],
+        "held_out": {"top1": held_out.hits, "n": held_out.n},
+        "torch": torch.__version__,
+    }
