@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bindery.cli.console import FAILED
 from bindery.cli.options import Bundle, DataDir, Device, Precision, Threads, settings_of
 from bindery.errors import InvalidParameter
+
+if TYPE_CHECKING:
+    from bindery.settings import Settings
 
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on [default: 127.0.0.1].")]
 Port = Annotated[int | None, typer.Option("--port", help="Port to listen on [default: 8000].")]
@@ -26,16 +29,34 @@ def serve(
 ) -> None:
     """Serve the HTTP API and the web page until interrupted. Other settings come from BINDERY_* in the environment."""
     settings = settings_of(bundle=bundle, host=host, port=port, data_dir=data_dir, device=device, precision=precision, threads=threads)
+    _check(settings)
     try:
         uvicorn = import_module("uvicorn")
         service = import_module("service.app")
     except ModuleNotFoundError as error:
         raise InvalidParameter(f"the service cannot be started: {error.name} is not installed") from error
-    server = uvicorn.Server(
-        uvicorn.Config(
-            service.create_app(settings), host=settings.host, port=settings.port, log_config=None, access_log=False, server_header=False
-        )
+    config = uvicorn.Config(
+        service.create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,  # the service sets up its own
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
     )
-    server.run()
+    server = uvicorn.Server(config)
+    try:
+        server.run()
+    except SystemExit:  # uvicorn's own way out when it cannot start, with codes that mean something else here; its log says why
+        raise typer.Exit(FAILED) from None
     if not server.started:
         raise typer.Exit(FAILED)
+
+
+def _check(settings: Settings) -> None:
+    """What would keep the service from starting, told in a line before a web server wraps it in a traceback."""
+    from bindery.bundle import find_bundle
+    from bindery.collections import Store
+
+    find_bundle(settings.bundle, settings.bundle_places())
+    Store(settings.data_dir, settings.limits).close()
