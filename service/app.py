@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from bindery.settings import Settings
-from service import problems
+from service import page, problems
 from service.edge import Edge
 from service.logs import configure_logs
 from service.routes import about, classify, collections, embed, health, items, openai, search, similarity
@@ -35,8 +35,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(title="bindery", version="0.1.0", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.service = state
     problems.install(app)
-    for router in ROUTERS:
+    for router in (*ROUTERS, page.router):
         app.include_router(router)
+    app.router.default = page.Page(page.WEB, app.router.not_found)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -40,7 +40,7 @@ class Edge:
         incoming = _Incoming(scope, receive, exchange)
         outgoing = _Outgoing(scope["method"], send, exchange, incoming)
         if scope["method"] == "HEAD":
-            scope["method"] = "GET"  # every GET answers HEAD too, without its body
+            scope = {**scope, "method": "GET"}  # every GET answers HEAD too, without its body
         structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
         with self._state.metrics.in_flight.track_inprogress():
             await self._answer(scope, incoming, outgoing, exchange)

@@ -24,6 +24,8 @@ from service.state import state_of
 
 router = APIRouter(tags=["collections"])
 
+PAGE_ITEMS = 100
+
 FORM = form_body(
     {
         "file": FILES,
@@ -71,14 +73,16 @@ async def add_items(c: str, request: Request) -> Response:
 async def list_items(
     c: str,
     request: Request,
-    limit: int = 100,
+    limit: int | None = Query(None, description="items of the page; default 100, or less where the server allows less"),
     cursor: str | None = None,
     filter: str | None = Query(None, description="the filter as JSON"),
     include: str | None = Query(None, description="`embedding` shows the vectors too"),
 ) -> Response:
-    collection = await find_collection(state_of(request), c)
+    state = state_of(request)
+    collection = await find_collection(state, c)
+    count = min(PAGE_ITEMS, state.limits.page_items) if limit is None else limit
     condition = None if filter is None else load(filter)
-    page = await asyncio.to_thread(collection.page, limit, cursor, condition)
+    page = await asyncio.to_thread(collection.page, count, cursor, condition)
     return Json({"items": [_item(one, include == "embedding") for one in page.items], "cursor": page.cursor})
 
 
