@@ -13,7 +13,7 @@ const OPENED = "collection";
 
 export function createCollections(view, modalities) {
   const list = h("ul", { class: "shelf" });
-  const place = h("div", { class: "opened" }, waiting("Loading the collections…"));
+  const place = h("div", { class: "opened" });
   const name = h("input", { type: "text", required: true, maxlength: 63, pattern: "[a-z0-9][a-z0-9_\\-]*", placeholder: "holiday-2024", autocomplete: "off", spellcheck: "false", autocapitalize: "none" });
   const trouble = h("div", {});
   let opened = null;
@@ -49,7 +49,11 @@ export function createCollections(view, modalities) {
   };
 
   const openFirst = async () => {
-    const collections = await refresh();
+    fill(place, waiting("Loading the collections…"));
+    const collections = await refresh().catch((problem) => {
+      fill(place);
+      throw problem;
+    });
     const wanted = recall(OPENED);
     const first = collections.find((one) => one.name === wanted) ?? collections[0];
     if (first) await openOne(first.name);

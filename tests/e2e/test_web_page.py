@@ -34,8 +34,9 @@ from tests.toybundle import build_toy_bundle
 ROOT = Path(__file__).parents[2]
 WEB = ROOT / "service" / "web"
 EXAMPLES = ROOT / "examples"
-PATIENCE_S = 20
-START_S = 60
+# Long enough for a loaded machine; a test that passes does not wait.
+PATIENCE_S = 60
+START_S = 120
 
 FLAGS = (
     "--headless",
