@@ -192,7 +192,7 @@ def open_collection(
     a new one). A service may run on the same directory. Raises `UnknownCollection`, `SpaceMismatch`, `CatalogDamaged`, bundle errors.
     """
     opened = load(model) if isinstance(model, str) else model
-    store = Store(data_dir)
+    store = Store(data_dir, make=create)
     try:
         if create and name not in store:
             opened = opened or load()

@@ -35,7 +35,7 @@ class Tally:
     failed: int = 0
 
     def __str__(self) -> str:
-        return f"{self.listed} listed = {self.done} done + {self.skipped} unchanged + {self.failed} failed"
+        return f"{self.listed} listed = {self.done} done + {self.skipped} skipped + {self.failed} failed"
 
 
 def index(
@@ -86,7 +86,7 @@ def index(
         except KeyboardInterrupt:
             note(f"interrupted: {tally}; what is done is kept, run it again for the rest")
             raise typer.Exit(_INTERRUPTED) from None
-    note(str(tally))
+    typer.echo(str(tally))
     raise typer.Exit(exit_code(tally.listed, tally.failed))
 
 

@@ -51,7 +51,7 @@ def search(
     from bindery.search import SearchableCollection
 
     settings = settings_of(bundle=bundle, data_dir=data_dir, device=device, precision=precision, threads=threads)
-    with Store(settings.data_dir, settings.limits) as store:
+    with Store(settings.data_dir, settings.limits, make=False) as store:
         found = store.get(collection)
         named = settings if bundle else bundle_of(found.definition, settings)
         searchable = SearchableCollection(store, found, open_model(named) if item is None else None)

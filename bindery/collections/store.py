@@ -27,13 +27,18 @@ _MAX_DIMENSION = 65_536
 
 
 class Store:
-    """Open a data directory, made if it is missing. Any thread may call. Raises `CatalogDamaged`, `CatalogTooNew`, `InvalidParameter`."""
+    """Open a data directory, made if it is missing and ``make`` is true. Any thread may call.
 
-    def __init__(self, data_dir: Path | str, limits: Limits | None = None) -> None:
+    Raises `CatalogDamaged`, `CatalogTooNew`, `InvalidParameter`; `UnknownCollection` when it is missing and not to be made.
+    """
+
+    def __init__(self, data_dir: Path | str, limits: Limits | None = None, *, make: bool = True) -> None:
         self.data_dir = Path(data_dir)
         self._limits = limits or Limits()
+        if not make and not (self.data_dir / CATALOG).exists():
+            raise UnknownCollection(f"there are no collections in {self.data_dir}: it has no {CATALOG}")
         self._database = Database(self.data_dir / CATALOG)
-        self._open: dict[int, LocalCollection] = {}
+        self._open: dict[str, LocalCollection] = {}
         self._guard = threading.Lock()
 
     def create(self, name: str, *, space: str, dimension: int, bundle: str, fields: Mapping[str, str] | None = None) -> LocalCollection:
@@ -65,6 +70,7 @@ class Store:
         with self._database.reading() as db:
             found = catalog.find_collection(db, name)
         if found is None:
+            self._forget(name)
             raise UnknownCollection(f"there is no collection {name!r} in {self.data_dir}")
         return self._opened(*found)
 
@@ -85,8 +91,7 @@ class Store:
             if found is None:
                 raise UnknownCollection(f"there is no collection {name!r} in {self.data_dir}")
             catalog.delete_collection(db, found[0])
-        with self._guard:
-            self._open.pop(found[0], None)
+        self._forget(name)
 
     def put_label_set(self, label_set: LabelSet) -> None:
         """Keep labels under a name, in place of any before. Raises `InvalidParameter`."""
@@ -125,11 +130,17 @@ class Store:
         self.close()
 
     def _opened(self, collection_id: int, definition: Definition) -> LocalCollection:
-        # By the catalog's id, not by name: a collection deleted and made again elsewhere is another one.
         with self._guard:
-            if collection_id not in self._open:
-                self._open[collection_id] = LocalCollection(self._database, collection_id, definition, self._limits)
-            return self._open[collection_id]
+            known = self._open.get(definition.name)
+            # One that was deleted and made again, perhaps by another process, has the name but is another.
+            if known is None or known.id != collection_id:
+                known = LocalCollection(self._database, collection_id, definition, self._limits)
+                self._open[definition.name] = known
+            return known
+
+    def _forget(self, name: str) -> None:
+        with self._guard:
+            self._open.pop(name, None)
 
 
 def _told(definition: Definition) -> str:

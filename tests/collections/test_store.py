@@ -56,6 +56,24 @@ def test_unknown_names_are_told(store: Store) -> None:
             look("nope")
 
 
+def test_asking_a_directory_that_is_not_there_does_not_make_it(tmp_path: Path) -> None:
+    with pytest.raises(UnknownCollection, match="no collections in"):
+        Store(tmp_path / "typo", make=False)
+    assert not (tmp_path / "typo").exists()
+
+
+def test_a_collection_that_another_process_made_anew_is_the_new_one(tmp_path: Path) -> None:
+    with Store(tmp_path) as here, Store(tmp_path) as there:
+        here.create("c", space="s", dimension=DIMENSION, bundle="b").upsert([item(1, metadata={})])
+        here.get("c").search(Query(vector(1)))
+        there.delete("c")
+        with pytest.raises(UnknownCollection):
+            here.get("c")
+        there.create("c", space="s2", dimension=DIMENSION, bundle="b")
+        assert here.get("c").definition.space == "s2"
+        assert here.get("c").search(Query(vector(1))).hits == []
+
+
 def test_collections_are_listed_by_name_and_end_at_a_limit(tmp_path: Path) -> None:
     with Store(tmp_path, Limits(collections=2)) as store:
         for name in ("b", "a"):
