@@ -20,7 +20,7 @@ from service.state import State
 
 log = structlog.get_logger(__name__)
 
-LINGER_SECONDS, LINGER_BYTES = 2.0, 16 * 1024 * 1024
+LINGER_SECONDS, LINGER_BYTES = 1.0, 16 * 1024 * 1024
 QUIET = frozenset({"/livez", "/readyz", "/metrics"})
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 CLIENT_GONE = 499  # for the log only; nobody is there to read it

@@ -49,7 +49,7 @@ async def read_form(request: Request) -> AsyncIterator[list[Part]]:
     Raises `MalformedMultipart`, `TooManyBytes`, `TooManyItems`.
     """
     state = state_of(request)
-    with _form_parser(request.headers.get("content-type", ""), state.limits, state.spool) as parser:
+    with form_parser(request.headers.get("content-type", ""), state.limits, state.spool) as parser:
         waiting = bytearray()
         async for chunk in chunks_of(request, most_bytes=state.limits.body_bytes, limit="body_bytes"):
             waiting += chunk
@@ -63,7 +63,7 @@ async def read_form(request: Request) -> AsyncIterator[list[Part]]:
 
 
 @contextmanager
-def _form_parser(content_type: str, limits: Limits, spool: Path) -> Iterator[_Parser]:
+def form_parser(content_type: str, limits: Limits, spool: Path) -> Iterator[_Parser]:
     _, parameters = parse_options_header(content_type)
     boundary = parameters.get(b"boundary")
     if not boundary:

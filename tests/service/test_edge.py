@@ -200,12 +200,11 @@ def test_an_endless_body_is_cut_and_answered(small: httpx.Client, content_type: 
 
 def test_a_body_that_announces_too_much_is_refused_unread(small: httpx.Client) -> None:
     head = b"POST /v1/embed/text HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 999999999\r\n"
-    for more in (b"", b"Expect: 100-continue\r\n"):
-        with socket.create_connection((small.base_url.host, small.base_url.port), timeout=10) as line:
-            line.sendall(head + more + b"\r\n")  # and not a byte of the body
-            answer = b"".join(iter(lambda: line.recv(65536), b""))
-        assert answer.startswith(b"HTTP/1.1 413 ")
-        assert b"connection: close" in answer.lower()
+    with socket.create_connection((small.base_url.host, small.base_url.port), timeout=10) as line:
+        line.sendall(head + b"Expect: 100-continue\r\n\r\n")  # and not a byte of the body
+        answer = b"".join(iter(lambda: line.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" in answer.lower()
 
 
 def test_who_hangs_up_gets_no_more_work_done(address: str, client: httpx.Client) -> None:
@@ -259,7 +258,7 @@ def test_collections_have_limits_too(small: httpx.Client) -> None:
 
 
 def test_a_file_larger_than_memory_is_spooled_and_gone_afterwards(client: httpx.Client) -> None:
-    sound = wav(440, 60.0)  # 1.9 MB
+    sound = wav(440, 34.0)  # 1.1 MB
     answer = client.post("/v1/embed/audio", files={"file": ("long.wav", sound)})
     assert answer.status_code == 200
     assert answer.json()["usage"]["bytes"] == len(sound)
