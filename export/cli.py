@@ -16,7 +16,6 @@ import typer
 from bindery.errors import BinderyError
 from export.errors import ExportError, ExportUsageError
 from export.languagebind_bundle import LICENCE, languagebind_sources
-from export.parity import FLOORS, Floor
 from export.policy import apply_policies
 from export.source import TowerSource
 from export.towers_bundle import tower_sources
@@ -36,6 +35,10 @@ MaxBatch = Annotated[list[str] | None, typer.Option("--max-batch", help="N, or M
 Share = Annotated[bool, typer.Option("--share-weights", help="All graphs in one folder with one weight file, equal weights stored once.")]
 Cosine = Annotated[float | None, typer.Option("--min-cosine", help="Parity floor: least cosine of torch and graph.", min=-1, max=1)]
 Component = Annotated[float | None, typer.Option("--max-abs", help="Parity floor: most that a component may differ.", min=0)]
+Samples = Annotated[
+    list[str] | None,
+    typer.Option("--samples", help="MODALITY=FOLDER (or a file of texts): measure parity on these, not on noise.", metavar="MODALITY=PATH"),
+]
 Card = Annotated[
     Path | None, typer.Option(help="Model card, Markdown; written from the manifest when absent.", exists=True, dir_okay=False)
 ]
@@ -67,6 +70,7 @@ def languagebind(
     share_weights: Share = False,
     min_cosine: Cosine = None,
     max_abs: Component = None,
+    samples: Samples = None,
     card: Card = None,
 ) -> None:
     """Turn released LanguageBind packages into one bundle."""
@@ -81,7 +85,9 @@ def languagebind(
             weights=_storages(weights or []),
             max_batch=_batches(max_batch or [], sources),
             share_weights=share_weights,
-            floor=_floor(min_cosine, max_abs),
+            min_cosine=min_cosine,
+            max_abs=max_abs,
+            samples=_places(samples or [], sources),
         )
         _write(out, sources, policy or [], order)
 
@@ -104,6 +110,7 @@ def towers(
     share_weights: Share = False,
     min_cosine: Cosine = None,
     max_abs: Component = None,
+    samples: Samples = None,
     card: Card = None,
 ) -> None:
     """Turn trained tower packages into one bundle."""
@@ -118,7 +125,9 @@ def towers(
             weights=_storages(weights or []),
             max_batch=_batches(max_batch or [], sources),
             share_weights=share_weights,
-            floor=_floor(min_cosine, max_abs),
+            min_cosine=min_cosine,
+            max_abs=max_abs,
+            samples=_places(samples or [], sources),
         )
         _write(out, sources, policy or [], order)
 
@@ -187,11 +196,13 @@ def _batches(values: Sequence[str], sources: Sequence[TowerSource]) -> dict[str,
     return {modality: int(size) for modality, size in pairs.items()}
 
 
-def _floor(min_cosine: float | None, max_abs: float | None) -> Floor | None:
-    if min_cosine is None and max_abs is None:
-        return None
-    usual = FLOORS["float32"]
-    return Floor(usual.cosine_min if min_cosine is None else min_cosine, usual.max_abs if max_abs is None else max_abs)
+def _places(values: Sequence[str], sources: Sequence[TowerSource]) -> dict[str, Path]:
+    kinds = {source.modality: source.spec.kind for source in sources}
+    places = {modality: Path(text) for modality, text in _pairs("--samples", values).items()}
+    for modality, place in places.items():
+        if not (place.is_file() if kinds.get(modality) == "text" else place.is_dir()):
+            raise ExportUsageError(f"--samples {modality}={place}: give a file with one text a line for text, a folder of files for media")
+    return places
 
 
 def _text(path: Path | None) -> str | None:

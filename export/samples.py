@@ -1,13 +1,18 @@
-"""Inputs to measure an exported graph with, when none are given: the same ones on every machine."""
+"""Inputs to measure an exported graph with: the user's own files, or synthetic ones that are the same on every machine."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
-from tokenizers import Tokenizer
 
 from bindery.decoded import Tensors
-from bindery.spec import TextSpec
-from export.source import TowerSource
+from bindery.kinds import KINDS, parse_options
+from bindery.limits import Limits
+from bindery.media.source import Source
+from bindery.prepare.tokens import TextTokenizer
+from bindery.spec import Spec, TextSpec
+from export.errors import ExportUsageError
 from training.towers.tower import Tower
 
 _WORDS = [
@@ -31,29 +36,35 @@ _WORDS = [
 ]
 
 
-def synthetic(source: TowerSource, tower: Tower, count: int, seed: int = 0) -> list[Tensors]:
-    """``count`` items without batch axis: texts of 0 words to beyond the context length, or normal noise of the input's shape."""
+def synthetic(spec: Spec, tower: Tower, count: int, tokenizer: Path, seed: int = 0) -> list[Tensors]:
+    """``count`` items without batch axis: texts of no words to beyond the context length, or normal noise of the input's shape."""
     random = np.random.default_rng(seed)
-    if isinstance(source.spec, TextSpec):
-        return _texts(source, source.spec, count, random)
+    if isinstance(spec, TextSpec):
+        lengths = np.linspace(0, 1.5 * spec.context_length, count).astype(int)
+        random.shuffle(lengths)
+        return _tokens([" ".join(random.choice(_WORDS, n)) for n in lengths], spec, tokenizer)
     (picture,) = tower.inputs
     shape = tuple(int(axis) for axis in picture.shape[1:])
     return [{picture.name: random.standard_normal(shape, dtype=np.float32)} for _ in range(count)]
 
 
-def _texts(source: TowerSource, spec: TextSpec, count: int, random: np.random.Generator) -> list[Tensors]:
-    assert source.tokenizer is not None, "a text source carries its tokenizer. This is a bug."
-    tokenizer = Tokenizer.from_str(source.tokenizer)
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(spec.context_length)
-    lengths = np.linspace(0, 1.5 * spec.context_length, count).astype(int)
-    random.shuffle(lengths)
-    texts = [" ".join(random.choice(_WORDS, n)) for n in lengths]
-    return [_tensors(tokenizer.encode(text).ids, spec) for text in texts]
+def from_files(spec: Spec, place: Path, tokenizer: Path) -> list[Tensors]:
+    """The lines of a text file, or every file of a folder, prepared as serving will prepare them.
+
+    Raises `ExportUsageError` when there is nothing, and the media errors of the kind.
+    """
+    if isinstance(spec, TextSpec):
+        items = _tokens(place.read_text(encoding="utf-8").splitlines(), spec, tokenizer)
+    else:
+        prepare, options = KINDS[spec.kind].prepare, parse_options(spec.kind, {})
+        assert prepare is not None, f"kind {spec.kind} has no way from a file to a tensor. This is a bug."
+        files = sorted(path for path in place.iterdir() if path.is_file())
+        items = [prepare(Source.of(path), spec, options, Limits()).tensors for path in files]
+    if not items:
+        raise ExportUsageError(f"--samples: {place} holds nothing to measure with")
+    return items
 
 
-def _tensors(ids: list[int], spec: TextSpec) -> Tensors:
-    tensors: Tensors = {"input_ids": np.array(ids or [spec.pad_id], dtype=np.int64)}
-    if spec.attention_mask:
-        tensors["attention_mask"] = np.ones_like(tensors["input_ids"])
-    return tensors
+def _tokens(texts: list[str], spec: TextSpec, tokenizer: Path) -> list[Tensors]:
+    encode = TextTokenizer(tokenizer, spec).encode
+    return [encode(text).tensors for text in texts]

@@ -28,7 +28,7 @@ from export.card import model_card
 from export.errors import ExportError, ExportUsageError
 from export.onnx_graph import opset, to_onnx
 from export.parity import FLOORS, Floor, batch_sizes, measure, reference_vectors, require
-from export.samples import synthetic
+from export.samples import from_files, synthetic
 from export.source import TowerSource, check_fit
 from export.space import space_of
 from export.weight_file import WeightFile, stored_bytes
@@ -61,14 +61,22 @@ class BundleOrder:
     weights: Mapping[str, Storage] = field(default_factory=dict)
     max_batch: Mapping[str, int] = field(default_factory=dict)
     share_weights: bool = False
-    floor: Floor | None = None
+    min_cosine: float | None = None
+    max_abs: float | None = None
+    """Parity floors; those of the storage where none are given."""
     inline_bytes: int = 1 << 30
     """Weights beyond this lie beside the graph: protobuf ends at 2 GB."""
-    samples: Mapping[str, Sequence[Tensors]] = field(default_factory=dict)
-    """Items to measure parity with, by modality; synthetic ones where none are given."""
+    samples: Mapping[str, Path] = field(default_factory=dict)
+    """What to measure parity with, by modality: a folder of media, a file of texts; synthetic items where none are given."""
 
     def storage_of(self, source: TowerSource) -> Storage:
         return self.weights.get(source.modality, "float32")
+
+    def floor_of(self, source: TowerSource) -> Floor:
+        usual = FLOORS[self.storage_of(source)]
+        return Floor(
+            usual.cosine_min if self.min_cosine is None else self.min_cosine, usual.max_abs if self.max_abs is None else self.max_abs
+        )
 
     def batch_of(self, source: TowerSource) -> int:
         return self.max_batch.get(source.modality, MAX_BATCH[source.spec.kind])
@@ -118,7 +126,7 @@ def _check(out: Path, sources: Sequence[TowerSource], order: BundleOrder) -> Non
     except ValidationError as error:
         first = error.errors()[0]
         raise ExportUsageError(f"--{first['loc'][0]} {first['input']!r}: {first['msg']}") from error
-    for what, names in (("--weights", order.weights), ("--max-batch", order.max_batch)):
+    for what, names in (("--weights", order.weights), ("--max-batch", order.max_batch), ("--samples", order.samples)):
         for name in names:
             if name not in known:
                 raise ExportUsageError(f"{what} names modality {name!r}; this bundle has {', '.join(sorted(known))}")
@@ -141,17 +149,22 @@ def _with_tokenizer(staging: Path, source: TowerSource) -> Spec:
     if not isinstance(source.spec, TextSpec):
         return source.spec
     assert source.tokenizer is not None, "a text source carries its tokenizer. This is a bug."
-    relative = f"{source.modality}/tokenizer.json"
+    relative = _tokenizer_path(source)
     _made(staging / source.modality)
     (staging / relative).write_text(source.tokenizer, encoding="utf-8")
     return source.spec.model_copy(update={"tokenizer": relative})
+
+
+def _tokenizer_path(source: TowerSource) -> str:
+    return f"{source.modality}/tokenizer.json"
 
 
 def _export(staging: Path, source: TowerSource, tower: Tower, order: BundleOrder, shared: WeightFile | None) -> Artefact:
     check_fit(source.modality, source.spec, tower)
     storage, max_batch = order.storage_of(source), order.batch_of(source)
     batches = batch_sizes(max_batch)
-    items = order.samples.get(source.modality) or synthetic(source, tower, max_batch)
+    place, tokenizer = order.samples.get(source.modality), staging / _tokenizer_path(source)
+    items = synthetic(source.spec, tower, max_batch, tokenizer) if place is None else from_files(source.spec, place, tokenizer)
     relative = f"{SHARED_FOLDER}/{source.modality}.onnx" if shared else f"{source.modality}/model.onnx"
     log.info("%s: exporting, weights as %s", source.modality, storage)
     graph_opset = _save_graph(staging / relative, source, tower, items, order, shared)
@@ -171,7 +184,7 @@ def _export(staging: Path, source: TowerSource, tower: Tower, order: BundleOrder
     )
     pad_id = source.spec.pad_id if isinstance(source.spec, TextSpec) else 0
     parity = measure(encoder, items, reference_vectors(tower, items), batches, pad_id)
-    require(parity, order.floor or FLOORS[storage], source.modality)
+    require(parity, order.floor_of(source), source.modality)
     log.info("%s: cosine %.7f, component %.1e", source.modality, parity.cosine_min, parity.max_abs)
     return artefact.model_copy(update={"parity": parity})
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from bindery.bundle import open_bundle
 from export.cli import app
-from tests.export.packages import TOKEN_TABLE, Parts, write_package
+from tests.export.packages import PREPROCESS, TOKEN_TABLE, Parts, write_package
 from tests.export.towers import save_packages
 
 
@@ -23,14 +23,22 @@ def towers(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [argument for modality, path in packages.items() for argument in ("--tower", f"{modality}={path}")]
 
 
+def _pictures(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "one.jpg").write_bytes((PREPROCESS / "media" / "small_61x45.jpg").read_bytes())
+    return folder
+
+
 def test_tower_packages_become_a_bundle(tmp_path: Path, towers: list[str]) -> None:
     (tmp_path / "card.md").write_text("# Ours\n")
     (tmp_path / "provenance.json").write_text('{"data": "made up"}')
+    (tmp_path / "texts.txt").write_text("word1 word2\nword3\n\n")
     out = tmp_path / "bundle"
     result = run(
         "towers", *towers, "--name", "starter", "--version", "2.1", "--licence", "CC0-1.0", "--out", out, "--max-batch", "2",
         "--weights", "text=int8", "--share-weights", "--policy", "image.exif=apply",
         "--card", tmp_path / "card.md", "--provenance", tmp_path / "provenance.json",
+        "--samples", f"text={tmp_path / 'texts.txt'}", "--samples", f"image={_pictures(tmp_path / 'pictures')}",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     manifest = open_bundle(out).manifest
@@ -43,6 +51,8 @@ def test_tower_packages_become_a_bundle(tmp_path: Path, towers: list[str]) -> No
     assert manifest.modalities["text"].artefacts[0].weights == "int8"
     assert manifest.modalities["depth"].artefacts[0].weights == "float32"
     assert manifest.modalities["depth"].logit_scale == 20.0
+    measured = {name: modality.artefacts[0].parity.samples for name, modality in manifest.modalities.items()}
+    assert measured == {"text": 3, "image": 1, "depth": 2}
     assert (out / "MODEL_CARD.md").read_text() == "# Ours\n"
 
 
@@ -61,6 +71,7 @@ def test_parity_below_the_floor_exits_with_1_and_leaves_nothing(tmp_path: Path, 
         (["--max-batch", "none"], "use 1 to 4096"),
         (["--policy", "image.size"], "not MODALITY.FIELD=VALUE"),
         (["--policy", "text.context_length=99"], "the tower takes 77 tokens at most"),
+        (["--samples", "image=elsewhere"], "a folder of files for media"),
         (["--tower", "image=elsewhere"], "names 'image' twice"),
         (["--tower", "image"], "is not MODALITY=VALUE"),
     ],

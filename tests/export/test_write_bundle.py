@@ -12,7 +12,6 @@ from bindery.bundle import open_bundle
 from bindery.runtime.open import open_encoder
 from bindery.spec import AudioSpec, VideoSpec
 from export.errors import ExportError, ExportUsageError, ParityError
-from export.parity import Floor
 from export.source import TowerSource
 from export.space import space_of
 from export.towers_bundle import tower_sources
@@ -104,7 +103,7 @@ def test_a_graph_that_differs_from_its_tower_fails_and_leaves_nothing(tmp_path: 
 
 def test_a_floor_that_cannot_be_met_fails_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ParityError, match="text"):
-        write_bundle(tmp_path / "bundle", [text_source()], replace(ORDER, max_batch={}, floor=Floor(0.9999, 0.0)))
+        write_bundle(tmp_path / "bundle", [text_source()], replace(ORDER, max_batch={}, max_abs=0.0))
     assert list(tmp_path.iterdir()) == []
 
 
