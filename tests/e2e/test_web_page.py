@@ -444,6 +444,12 @@ def test_a_phone_shows_everything_without_scrolling_sideways(page: Page) -> None
         page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def test_the_api_documentation_is_one_step_away(page: Page) -> None:
+    page.open()
+    page.click(".docs")
+    page.until(lambda: "/v1/classify" in page.driver.page_source, "the documentation lists no call")
+
+
 def test_the_page_holds_no_outside_address_and_no_inline_code() -> None:
     files = [path for path in WEB.iterdir() if path.suffix in {".html", ".js", ".css", ".svg"}]
     assert files
