@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from training.data.manifest import ManifestError
 from training.recipe import RecipeError, read_recipe
 from training.towers.package import TowerPackageError
+from training.trainer import Places, Trained, train
 from training.trainer import Progress as Step
-from training.trainer import Trained, train
 
 console = Console(stderr=True)
 
@@ -23,17 +23,18 @@ def command(
     out: Annotated[Path, typer.Option(help="directory of the tower package to write")],
     media: Annotated[Path, typer.Option(help="directory that the recipe's manifest is relative to")] = Path(),
     towers: Annotated[Path, typer.Option(help="directory that the recipe's tower packages are relative to")] = Path(),
+    cache: Annotated[Path | None, typer.Option(help="keep features of frozen trunks here from run to run")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
 ) -> None:
     """Train one modality's tower against a frozen text tower, as RECIPE says."""
     try:
-        run_recipe(recipe, media=media, towers=towers, out=out, device=device)
+        run_recipe(recipe, Places(media, towers, out, cache), device=device)
     except (RecipeError, ManifestError, TowerPackageError) as error:
         console.print(f"[red]error[/red] {error}")
         raise typer.Exit(2) from error
 
 
-def run_recipe(recipe: Path, *, media: Path, towers: Path, out: Path, device: str = "cpu") -> Trained:
+def run_recipe(recipe: Path, places: Places, *, device: str = "cpu") -> Trained:
     """`train` with a progress bar and a summary on standard error."""
     columns = (
         TextColumn("{task.description}"),
@@ -52,12 +53,12 @@ def run_recipe(recipe: Path, *, media: Path, towers: Path, out: Path, device: st
             numbers = "  ".join(f"{name} {value:.3f}" for name, value in step.numbers.items())
             bars.update(tasks[step.stage], completed=step.done, numbers=numbers)
 
-        trained = train(followed, media=media, towers=towers, out=out, device=device, report=report)
+        trained = train(followed, places, device=device, report=report)
     for item, reason in trained.skipped.items():
         console.print(f"skipped {item}: {reason}")
+    console.print(f"{trained.package}: {trained.items} items, {len(trained.skipped)} skipped, logit scale {trained.logit_scale:.1f}")
     console.print(
-        f"{trained.package}: {trained.items} items, {len(trained.skipped)} skipped, loss {trained.losses[0]:.3f} → {trained.losses[-1]:.3f}, "
-        f"held out {trained.held_out.hits} of {trained.held_out.n} right, logit scale {trained.logit_scale:.1f}"
+        f"loss {trained.losses[0]:.3f} → {trained.losses[-1]:.3f}; held out: {trained.held_out.hits} of {trained.held_out.n} right"
     )
     return trained
 

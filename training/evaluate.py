@@ -136,8 +136,7 @@ def _retrieval(vectors: _Vectors, task: LabelSet, items: Sequence[Item]) -> list
     scores = found @ vectors.texts(captions).T
     rows = []
     for figure, matrix, belong in (("caption → item", scores.T, together.T), ("item → caption", scores, together)):
-        for k in (1, 5, 10):
-            rows.append(_recall(task.name, task.modality, figure, matrix, belong, k, len(items) - len(read)))
+        rows += [_recall(task.name, task.modality, figure, matrix, belong, k, len(items) - len(read)) for k in (1, 5, 10)]
     return rows
 
 

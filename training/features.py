@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from training.data.augment import Augment, augment
@@ -14,7 +20,8 @@ from training.data.batches import Batch, Decoder, draw_caption, epoch_order, ite
 from training.data.manifest import Item
 
 FEATURES = "features"
-_CHUNK = 8  # more at once only spills out of the cache
+_CHUNK = 8
+"""Pictures that go through the trunk at once; more only spill out of a processor's cache."""
 
 
 class HeadedTower(Protocol):
@@ -24,59 +31,82 @@ class HeadedTower(Protocol):
 
     def features(self, pixel_values: Tensor) -> Tensor: ...
 
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureViews:
+    """The readable items of a decoder, in its order, and what the trunk sees in each."""
+
+    items: tuple[Item, ...]
+    features: Tensor  # (items, views, frames, features) float32; view 0 is the item as it is served
+    skipped: dict[str, str]
+
 
 class FeatureBatches:
     """Batches of cached features; each epoch draws one of an item's views."""
 
-    def __init__(self, items: Sequence[Item], views: Tensor, *, batch: int, seed: int, templates: Sequence[str] = ()) -> None:
-        """``views``: (items, views, ...) as `feature_views` gives them."""
-        self._items = items
-        self._views = views
+    def __init__(self, views: FeatureViews, *, batch: int, seed: int, templates: Sequence[str] = ()) -> None:
+        self._items = views.items
+        self._features = views.features
         self._batch = batch
         self._seed = seed
         self._templates = templates
-        self.steps = steps_of(len(items), batch)
+        self.steps = steps_of(len(views.items), batch)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         order = epoch_order(len(self._items), self._seed, number)
         for step in range(self.steps):
             chosen = order[step * self._batch : (step + 1) * self._batch]
             rngs = [item_rng(self._seed, number, int(index)) for index in chosen]
-            views = [rng.integers(self._views.shape[1]) for rng in rngs]
+            views = [int(rng.integers(self._features.shape[1])) for rng in rngs]
             items = [self._items[index] for index in chosen]
             captions = tuple(draw_caption(item, self._templates, rng) for item, rng in zip(items, rngs, strict=True))
-            features = self._views[torch.from_numpy(chosen), torch.tensor(views)]
+            features = self._features[torch.from_numpy(chosen), torch.tensor(views)]  # (batch, frames, features)
             yield Batch({FEATURES: features}, captions, tuple(item.label for item in items))
 
 
 @torch.no_grad()
 def feature_views(
     tower: HeadedTower, decoder: Decoder, *, views: int, how: Augment, seed: int, device: str, report: Callable[[int], None]
-) -> tuple[list[Item], Tensor]:
-    """The readable items, and their features ``(items, views, frames, features)``. View 0 is the item as it is served.
-
-    ``report`` is told the number of items done.
-    """
+) -> FeatureViews:
+    """Features of ``views`` views of every readable item. ``report`` is told the number of items done."""
     kept: list[Item] = []
     rows: list[Tensor] = []
-    waiting: list[np.ndarray] = []
-
-    def run() -> None:
-        pixels = torch.from_numpy(np.concatenate(waiting)).to(device)  # (items * views, channels, ...)
-        rows.append(tower.features(pixels).cpu().unflatten(0, (-1, views)))
-        waiting.clear()
-
     for index, item in enumerate(decoder.items):
         tensors = decoder.tensors(index)
+        if tensors is not None:
+            pixels = tensors["pixel_values"]
+            others = [augment(pixels, how, np.random.default_rng([seed, index, view])) for view in range(1, views)]
+            batch = torch.from_numpy(np.stack([pixels, *others])).to(device)  # (views, channels, ...)
+            rows.append(torch.cat([tower.features(chunk).cpu() for chunk in batch.split(_CHUNK)]))
+            kept.append(item)
         report(index + 1)
-        if tensors is None:
-            continue
-        pixels = tensors["pixel_values"]
-        rngs = [np.random.default_rng([seed, index, view]) for view in range(1, views)]
-        waiting.append(np.stack([pixels, *(augment(pixels, how, rng) for rng in rngs)]))
-        kept.append(item)
-        if len(waiting) * views >= _CHUNK:
-            run()
-    if waiting:
-        run()
-    return kept, torch.cat(rows) if rows else torch.empty(0)
+    return FeatureViews(tuple(kept), torch.stack(rows) if rows else torch.empty(0), dict(decoder.skipped))
+
+
+def features_key(tower: HeadedTower, decoder: Decoder, meaning: str) -> str:
+    """Names the features of these items under this trunk: equal keys mean equal features. ``meaning``: what else decides them."""
+    digest = hashlib.sha256(meaning.encode())
+    for item in decoder.items:
+        digest.update(f"{item.root / (item.shard or '')}\0{item.path}\n".encode())
+    for name, tensor in sorted(tower.state_dict().items()):
+        if not name.startswith("head."):
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def save_views(path: Path, views: FeatureViews) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    words = {"items": json.dumps([item.id for item in views.items]), "skipped": json.dumps(views.skipped)}
+    save_file({FEATURES: views.features.contiguous()}, path, metadata=words)
+
+
+def load_views(path: Path, items: Sequence[Item]) -> FeatureViews:
+    """What `save_views` wrote for these items."""
+    with safe_open(path, framework="pt") as file:
+        words = file.metadata()
+        features = file.get_tensor(FEATURES)
+    known = {item.id: item for item in items}
+    return FeatureViews(tuple(known[id] for id in json.loads(words["items"])), features, json.loads(words["skipped"]))

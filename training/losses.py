@@ -30,6 +30,10 @@ class LogitScale(nn.Module):
     def forward(self) -> Tensor:
         return self.log.exp()
 
+    @property
+    def value(self) -> float:
+        return self.log.detach().exp().item()
+
     @torch.no_grad()
     def clamp(self) -> None:
         """To be called after each optimiser step."""

@@ -10,24 +10,23 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bindery.vectors import Vectors
 from bindery.zeroshot import expand_labels, label_vectors
 from training.data.augment import mix_weights
 from training.data.batches import Batch, Batches, Decoder, MediaBatches
 from training.data.manifest import Item, read_manifest, without_licences
-from training.features import FEATURES, FeatureBatches, HeadedTower, feature_views
-from training.lora import freeze_for, inject_lora, lora_targets, merge_lora
+from training.features import FEATURES, FeatureBatches, HeadedTower, feature_views, features_key, load_views, save_views
+from training.lora import merge_lora
 from training.losses import LogitScale, contrastive_loss, positives
 from training.metrics import Share, fit_logit_scale, top_k
-from training.optim import build_optimizer, is_within, rate_at, set_rate
-from training.recipe import Recipe, RecipeError, TowerRecipe
+from training.optim import build_optimizer, rate_at, set_rate
+from training.recipe import Recipe, RecipeError
+from training.start import choose_trained, set_training, start_tower
 from training.text import FrozenText
-from training.towers.build import build_tower
 from training.towers.package import load_tower, save_tower
 from training.towers.tower import Tower, unit
-from training.towers.vit import VitTower
 
 Encode = Callable[[dict[str, Tensor]], Tensor]
 
@@ -40,6 +39,20 @@ class Progress:
     done: int
     total: int
     numbers: dict[str, float]
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a run reads and writes."""
+
+    media: Path
+    towers: Path
+    out: Path
+    cache: Path | None = None
+    """Keeps the features of frozen trunks from run to run; None: they are computed again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,48 +68,47 @@ class Trained:
     logit_scale: float
 
 
-def train(
-    recipe: Recipe, *, media: Path, towers: Path, out: Path, device: str = "cpu", report: Callable[[Progress], None] = lambda _: None
-) -> Trained:
-    """Follow a recipe and write the tower package ``out``. The same recipe, data and thread count give the same weights on a CPU.
+def train(recipe: Recipe, places: Places, *, device: str = "cpu", report: Report = lambda _: None) -> Trained:
+    """Follow a recipe and write the tower package ``places.out``.
 
+    The same recipe, data and number of threads give the same weights on a CPU.
     Raises `RecipeError`, `ManifestError`, `TowerPackageError`.
     """
     torch.manual_seed(recipe.seed)
-    text = FrozenText(load_tower(towers / recipe.text), device=device)
-    tower = start_tower(recipe.tower, towers).to(device)
+    text = FrozenText(load_tower(places.towers / recipe.text), device=device)
+    tower = start_tower(recipe.tower, places.towers).to(device)
+    tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions; missing in torch's own types
     names = choose_trained(tower, recipe.tower)
-    training, aside = split_off(_items(recipe, media), recipe.data.held_out, recipe.seed)
+    training, aside = split_off(_items(recipe, places.media), recipe.data.held_out, recipe.seed)
     decoder = Decoder(training, recipe.spec, keep=recipe.data.keep)
 
     if recipe.features is None:
-        batches: Batches = MediaBatches(
-            decoder,
-            batch=recipe.optim.batch,
-            seed=recipe.seed,
-            how=recipe.augment,
-            templates=recipe.data.templates,
-            threads=recipe.data.threads,
-        )
-        encode: Encode = lambda inputs: tower(**inputs)  # noqa: E731
+        batches: Batches = _media_batches(recipe, decoder)
+        encode = _whole(tower)
     else:
-        batches = _feature_batches(recipe, tower, decoder, device, report)
-        encode = lambda inputs: unit(cast(HeadedTower, tower).head(inputs[FEATURES]))  # noqa: E731
-
+        batches = _feature_batches(recipe, tower, decoder, places, device, report)
+        encode = _head_of(tower)
     scale = LogitScale(recipe.loss.temperature).to(device)
     losses = _fit(recipe, tower, encode, text, scale, batches, device, report)
     if len(decoder.skipped) == len(training):
-        raise RecipeError(
-            f"{recipe.name}: none of the {len(training)} items could be read; the first: {next(iter(decoder.skipped.values()))}"
-        )
+        first = next(iter(decoder.skipped.values()))
+        raise RecipeError(f"{recipe.name}: none of the {len(training)} items could be read; the first: {first}")
 
     merge_lora(tower)
     tower.eval()
-    held_out, logit_scale = _judge(recipe, tower, text, aside, float(scale()), device)
-    provenance = _provenance(recipe, training, decoder.skipped, losses, held_out)
-    config = cast(Any, tower).config
-    package = save_tower(out, tower.cpu(), config, recipe.spec, logit_scale=logit_scale, prompts=recipe.prompts, provenance=provenance)
-    return Trained(package, names, len(training) - len(decoder.skipped), decoder.skipped, losses, held_out, logit_scale)
+    judged = Decoder(aside, recipe.spec)
+    held_out, logit_scale = _judge(recipe, tower, text, judged, scale.value, device)
+    skipped = decoder.skipped | judged.skipped
+    package = save_tower(
+        places.out,
+        tower.cpu(),
+        cast(Any, tower).config,
+        recipe.spec,
+        logit_scale=logit_scale,
+        prompts=recipe.prompts,
+        provenance=_provenance(recipe, training, skipped, losses, held_out),
+    )
+    return Trained(package, names, len(training) - len(decoder.skipped), skipped, losses, held_out, logit_scale)
 
 
 def _fit(
@@ -107,7 +119,7 @@ def _fit(
     scale: LogitScale,
     batches: Batches,
     device: str,
-    report: Callable[[Progress], None],
+    report: Report,
 ) -> tuple[float, ...]:
     """The loop. Returns the mean loss of each epoch."""
     optimizer = build_optimizer([*tower.named_parameters(), ("logit_scale", scale.log)], recipe.optim)
@@ -127,7 +139,7 @@ def _fit(
             scale.clamp()
             losses.append(loss.item())
         means.append(float(np.mean(losses)) if losses else float("nan"))
-        report(Progress("train", epoch + 1, recipe.optim.epochs, {"loss": means[-1], "scale": float(scale())}))
+        report(Progress("train", epoch + 1, recipe.optim.epochs, {"loss": means[-1], "scale": scale.value}))
     return tuple(means)
 
 
@@ -145,48 +157,12 @@ def _mixed(batch: Batch, recipe: Recipe, epoch: int, step: int) -> tuple[dict[st
     return inputs, own[:, None] * together + (1 - own[:, None]) * together[partner]
 
 
-def start_tower(recipe: TowerRecipe, towers: Path) -> Tower:
-    """A tower of the recipe's shape, its weights taken from the starting package as far as the recipe says.
-
-    Raises `RecipeError` when a weight that should be taken has no place of its shape.
-    """
-    if recipe.start is None:
-        assert recipe.config is not None
-        return build_tower(recipe.config)
-    package = load_tower(towers / recipe.start)
-    source = package.module()
-    if recipe.config is None or recipe.config == package.config:
-        return source
-    tower = build_tower(recipe.config)
-    mine = tower.state_dict()
-    for name, tensor in source.state_dict().items():
-        if recipe.start_parts and not any(is_within(name, part) for part in recipe.start_parts):
-            continue
-        if name not in mine or mine[name].shape != tensor.shape:
-            raise RecipeError(f"{recipe.start}: {name} {tuple(tensor.shape)} has no place in the new tower; name tower.start_parts")
-        mine[name].copy_(tensor)
-    return tower
-
-
-def choose_trained(tower: Tower, recipe: TowerRecipe) -> tuple[str, ...]:
-    """Set ``requires_grad`` of every parameter, with adapters put in for LoRA; returns the trained names. Raises `RecipeError`."""
-    if isinstance(recipe.train, tuple):
-        for name, parameter in tower.named_parameters():
-            parameter.requires_grad_(any(is_within(name, part) for part in recipe.train))
-        return tuple(name for name, parameter in tower.named_parameters() if parameter.requires_grad)
-    if not isinstance(tower, VitTower):
-        raise RecipeError(f"tower.train = {recipe.train!r} is for vision transformers; name the parts to train instead")
-    if recipe.train == "lora":
-        inject_lora(tower, lora_targets(tower), recipe.lora)
-    return freeze_for(tower, recipe.train)
-
-
-def set_training(tower: nn.Module) -> None:
-    """Training mode, except that a frozen batch norm keeps its statistics: they belong to the frozen weights."""
-    tower.train()
-    for module in tower.modules():
-        if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
-            module.eval()
+def _items(recipe: Recipe, media: Path) -> list[Item]:
+    everything = read_manifest(media / recipe.data.manifest, split=recipe.data.split)
+    items = without_licences(everything, recipe.data.skip_licences)
+    if not items:
+        raise RecipeError(f"{media / recipe.data.manifest} has no item of split {recipe.data.split!r} with a licence that may be used")
+    return items
 
 
 def split_off(items: Sequence[Item], share: float, seed: int) -> tuple[list[Item], list[Item]]:
@@ -201,41 +177,59 @@ def split_off(items: Sequence[Item], share: float, seed: int) -> tuple[list[Item
     return [item for i, item in enumerate(items) if i not in aside], [items[i] for i in sorted(aside)]
 
 
-def _items(recipe: Recipe, media: Path) -> list[Item]:
-    everything = read_manifest(media / recipe.data.manifest, split=recipe.data.split)
-    items = without_licences(everything, recipe.data.skip_licences)
-    if not items:
-        raise RecipeError(f"{media / recipe.data.manifest} has no item of split {recipe.data.split!r} with a licence that may be used")
-    return items
-
-
-def _feature_batches(recipe: Recipe, tower: Tower, decoder: Decoder, device: str, report: Callable[[Progress], None]) -> FeatureBatches:
-    assert recipe.features is not None
-    if not hasattr(tower, "features") or not hasattr(tower, "head"):
-        raise RecipeError(f"{type(tower).__name__} has no trunk and head; leave out features")
-    tower.eval()
-    total = len(decoder.items)
-    items, views = feature_views(
-        cast(HeadedTower, tower),
+def _media_batches(recipe: Recipe, decoder: Decoder) -> MediaBatches:
+    return MediaBatches(
         decoder,
-        views=recipe.features.views,
-        how=recipe.augment,
+        batch=recipe.optim.batch,
         seed=recipe.seed,
-        device=device,
-        report=lambda done: report(Progress("features", done, total, {})),
+        how=recipe.augment,
+        templates=recipe.data.templates,
+        threads=recipe.data.threads,
     )
-    return FeatureBatches(items, views, batch=recipe.optim.batch, seed=recipe.seed, templates=recipe.data.templates)
 
 
-def _judge(recipe: Recipe, tower: Tower, text: FrozenText, aside: Sequence[Item], learned: float, device: str) -> tuple[Share, float]:
+def _feature_batches(recipe: Recipe, tower: Tower, decoder: Decoder, places: Places, device: str, report: Report) -> FeatureBatches:
+    assert recipe.features is not None
+    if not (hasattr(tower, "features") and hasattr(tower, "head")):
+        raise RecipeError(f"{type(tower).__name__} has no trunk and head; leave out features")
+    headed = cast(HeadedTower, tower.eval())
+    wanted = recipe.features.views
+    meaning = f"{recipe.spec.model_dump_json()} {recipe.augment.model_dump_json()} {wanted} {recipe.seed}"
+    file = None if places.cache is None else places.cache / f"{features_key(headed, decoder, meaning)}.safetensors"
+    if file is not None and file.is_file():
+        views = load_views(file, decoder.items)
+        decoder.skipped.update(views.skipped)
+    else:
+        total = len(decoder.items)
+        views = feature_views(
+            headed,
+            decoder,
+            views=wanted,
+            how=recipe.augment,
+            seed=recipe.seed,
+            device=device,
+            report=lambda done: report(Progress("features", done, total, {})),
+        )
+        if file is not None:
+            save_views(file, views)
+    return FeatureBatches(views, batch=recipe.optim.batch, seed=recipe.seed, templates=recipe.data.templates)
+
+
+def _whole(tower: Tower) -> Encode:
+    return lambda inputs: tower(**inputs)
+
+
+def _head_of(tower: Tower) -> Encode:
+    return lambda inputs: unit(cast(HeadedTower, tower).head(inputs[FEATURES]))
+
+
+def _judge(recipe: Recipe, tower: Tower, text: FrozenText, judged: Decoder, learned: float, device: str) -> tuple[Share, float]:
     """Zero-shot accuracy on the held-out items among their labels, and the logit scale to ship."""
-    labelled = [item for item in aside if item.label]
-    if not labelled:
-        return Share(0, 0), learned
-    items, vectors = _vectors(tower, Decoder(labelled, recipe.spec), device)
+    items, vectors = _vectors(tower, judged, device)
     labels = sorted({item.label for item in items})
-    prompts = text.arrays(expand_labels(labels, recipe.prompts))
-    classes = label_vectors(prompts, len(recipe.prompts))
+    if not labels:
+        return Share(0, 0), learned
+    classes = label_vectors(text.arrays(expand_labels(labels, recipe.prompts)), len(recipe.prompts))
     right = [labels.index(item.label) for item in items]
     accuracy = top_k(vectors @ classes.T, right, 1)
     return accuracy, fit_logit_scale(vectors, classes, right) if recipe.loss.calibrate else learned
@@ -243,9 +237,11 @@ def _judge(recipe: Recipe, tower: Tower, text: FrozenText, aside: Sequence[Item]
 
 @torch.no_grad()
 def _vectors(tower: Tower, decoder: Decoder, device: str) -> tuple[list[Item], Vectors]:
-    read = [(item, tensors) for i, item in enumerate(decoder.items) if (tensors := decoder.tensors(i)) is not None]
+    """The readable items that have a label, and their vectors."""
+    labelled = [index for index, item in enumerate(decoder.items) if item.label]
+    read = [(decoder.items[index], tensors) for index in labelled if (tensors := decoder.tensors(index)) is not None]
     rows = [tower(**{name: torch.from_numpy(array)[None].to(device) for name, array in tensors.items()}) for _, tensors in read]
-    return [item for item, _ in read], torch.cat(rows).cpu().numpy()
+    return [item for item, _ in read], torch.cat(rows).cpu().numpy() if rows else np.empty((0, tower.dimension), dtype=np.float32)
 
 
 def _provenance(recipe: Recipe, items: Sequence[Item], skipped: dict[str, str], losses: Sequence[float], held_out: Share) -> dict[str, Any]:

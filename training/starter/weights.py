@@ -122,7 +122,7 @@ def lite0_weights(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
             case ["_blocks", number, part, leaf]:
                 weights[f"trunk.blocks.{number}.{_LITE0_BLOCK[part]}.{leaf}"] = tensor
             case ["_fc", leaf]:
-                weights[f"head.linear.{leaf}"] = tensor
+                weights[f"head.out.{leaf}"] = tensor
             case [part, leaf]:
                 weights[f"{_LITE0_OUTSIDE[part]}.{leaf}"] = tensor
             case _:

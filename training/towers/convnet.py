@@ -95,19 +95,15 @@ class Head(nn.Module):
         width = config.features * (2 if config.change else 1)
         self.norm = nn.LayerNorm(width) if config.norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
-        self.linear = nn.Linear(width, config.dimension)
         self.hidden = nn.Linear(width, config.hidden) if config.hidden else None
-        self.out = nn.Linear(config.hidden, config.dimension) if config.hidden else None
+        self.out = nn.Linear(config.hidden or width, config.dimension)
 
     def forward(self, features: Tensor) -> Tensor:
         pooled = features.mean(dim=1)  # (batch, features)
         if self.change:
             pooled = torch.cat([pooled, features[:, -1] - features[:, 0]], dim=1)  # (batch, 2 * features)
         pooled = self.dropout(self.norm(pooled))
-        vectors = self.linear(pooled)
-        if self.hidden is not None and self.out is not None:
-            vectors = vectors + self.out(F.gelu(self.hidden(pooled)))
-        return vectors
+        return self.out(pooled if self.hidden is None else F.gelu(self.hidden(pooled)))
 
 
 class Trunk(nn.Module):

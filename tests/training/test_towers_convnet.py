@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from training.towers.convnet import EFFICIENTNET_LITE0, ConvNetConfig, ConvNetTower, ConvNorm, Stage
+
+STAGES = (Stage(kernel=3, stride=1, expand=1, channels=4, blocks=1), Stage(kernel=5, stride=2, expand=3, channels=6, blocks=2))
+CONFIG = ConvNetConfig(size=(20, 32), stem=4, stages=STAGES, features=10, dimension=5)
+
+
+def test_lite0_has_its_published_number_of_weights() -> None:
+    tower = ConvNetTower(ConvNetConfig(dimension=1000, norm=False))
+    assert sum(parameter.numel() for parameter in tower.parameters()) == 4_652_008
+    assert sum(stage.blocks for stage in EFFICIENTNET_LITE0) == 16
+
+
+def test_the_padding_is_tensorflows_with_the_odd_pixel_at_the_far_side() -> None:
+    layer = ConvNorm(1, 1, 3, stride=2).eval()
+    with torch.no_grad():
+        layer.conv.weight.fill_(0.0)
+        layer.conv.weight[0, 0, 0, 0] = 1.0  # the kernel's first tap: reads the input itself when nothing is padded in front
+        picture = torch.arange(16.0).reshape(1, 1, 4, 4)
+        seen = layer(picture) * (1 + 1e-3) ** 0.5
+    torch.testing.assert_close(seen[0, 0], picture[0, 0, ::2, ::2], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("length", "out"), [(4, 2), (5, 3), (7, 4)])
+def test_a_strided_layer_gives_the_ceiling_of_half(length: int, out: int) -> None:
+    assert ConvNorm(1, 1, 5, stride=2)(torch.zeros(2, 1, length, length)).shape == (2, 1, out, out)
+
+
+def test_vectors_are_of_unit_length_and_do_not_depend_on_the_batch() -> None:
+    tower = ConvNetTower(CONFIG).eval()
+    pictures = torch.randn(3, 3, 20, 32)
+    with torch.no_grad():
+        together, alone = tower(pictures), tower(pictures[1:2])
+    torch.testing.assert_close(together[1:2], alone, atol=1e-6, rtol=0)
+    torch.testing.assert_close(together.norm(dim=1), torch.ones(3))
+
+
+def test_a_clip_is_the_mean_of_its_frames_and_its_change_has_a_direction() -> None:
+    clips = torch.randn(2, 3, 4, 20, 32)
+    plain = ConvNetTower(CONFIG.model_copy(update={"frames": 4})).eval()
+    with torch.no_grad():
+        features = plain.features(clips)
+        assert features.shape == (2, 4, 10)
+        torch.testing.assert_close(features[1, 2], plain.trunk(clips[1:2, :, 2])[0], atol=1e-6, rtol=0)
+        torch.testing.assert_close(plain(clips.flip(2)), plain(clips), atol=1e-6, rtol=0)
+        moving = ConvNetTower(CONFIG.model_copy(update={"frames": 4, "change": True, "hidden": 7})).eval()
+        assert not torch.allclose(moving(clips.flip(2)), moving(clips), atol=1e-3)
+
+
+def test_a_wrong_shape_is_an_error_that_says_the_right_one() -> None:
+    with pytest.raises(ValueError, match=r"takes \(batch, 3, 20, 32\)"):
+        ConvNetTower(CONFIG)(torch.zeros(1, 3, 32, 20))

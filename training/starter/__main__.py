@@ -1,0 +1,53 @@
+"""`python -m training.starter --media DIR --work DIR`: the starter's tower packages, from nothing but two weight packages and the media.
+
+What follows (export, measuring, the card) is in `training/starter/make.sh`, because training knows no export.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from training.cli import console, run_recipe
+from training.data.batches import captions_of
+from training.data.manifest import read_manifest
+from training.recipe import read_recipe
+from training.starter.weights import import_lite0, import_minilm
+from training.trainer import Places
+
+RECIPES = Path(__file__).parent.parent / "recipes" / "starter"
+MODALITIES = ("image", "audio", "depth", "thermal", "video")
+
+
+def command(
+    media: Annotated[Path, typer.Option(help="directory with a folder of media and a manifest for each modality")],
+    work: Annotated[Path, typer.Option(help="working directory: tower packages in towers/, features of the frozen trunk in features/")],
+    only: Annotated[list[str] | None, typer.Option(help="train this modality only; may be repeated")] = None,
+    threads: Annotated[int, typer.Option(help="threads of torch; weights may differ in the last bits with another number")] = 1,
+) -> None:
+    """Import the two published weights and follow the recipe of each modality."""
+    torch.set_num_threads(threads)
+    towers = work / "towers"
+    import_minilm(towers / "text")
+    import_lite0(towers / "imagenet")
+    write_captions(media, work / "captions.txt")
+    for modality in only or MODALITIES:
+        run_recipe(RECIPES / f"{modality}.toml", Places(media, towers, towers / modality, work / "features"))
+    console.print(f"tower packages in {towers}")
+
+
+def write_captions(media: Path, out: Path, *, at_most: int = 400) -> None:
+    """Captions of all modalities, evenly chosen, one a line: what the export measures the 8-bit text tower with."""
+    captions: dict[str, None] = {}
+    for modality in MODALITIES:
+        data = read_recipe(RECIPES / f"{modality}.toml").data
+        for item in read_manifest(media / data.manifest, split=data.split):
+            captions.update(dict.fromkeys(captions_of(item, data.templates)))
+    out.write_text("\n".join(list(captions)[:: -(-len(captions) // at_most)]) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(command)
