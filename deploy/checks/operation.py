@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urljoin
 
 from checks.client import expect
 from checks.service import Service, segments
+
+_IN_A_SCRIPT = re.compile(r"""(?:\bfrom|\bimport)\s*\(?\s*["'](\.[^"'#?\s]+)["']""")  # modules by relative path
+_NAMED = {
+    "text/html": re.compile(r"""<(?:script|link|img)[^>]*?\s(?:src|href)=["']((?!data:)[^"'#?]+)"""),
+    "text/css": re.compile(r"""url\(["']?((?!data:)[^"'#?)]+)"""),
+    "text/javascript": _IN_A_SCRIPT,
+    "application/javascript": _IN_A_SCRIPT,
+}
+"""How a file of each media type names others that it needs."""
 
 
 def alive_and_ready(service: Service) -> str:
@@ -15,24 +25,31 @@ def alive_and_ready(service: Service) -> str:
 
 
 def the_page_and_what_it_needs(service: Service) -> str:
-    """The page and every file that it names are there, and nothing is fetched from elsewhere."""
-    page = service.client.call("GET", "/")
-    expect(page.media_type == "text/html", f"/ is {page.media_type}, not text/html")
-    named = re.findall(rb"""(?:src|href)=["']([^"'#?]+)""", page.body)
-    addresses = sorted({address.decode() for address in named})
-    outside = [address for address in addresses if re.match(r"[a-z]+:|//", address) and not address.startswith("data:")]
-    expect(not outside, f"the page names addresses outside this service: {outside}")
-    for address in addresses:
-        if not address.startswith("data:"):
-            service.client.call("GET", "/" + address.removeprefix("./").lstrip("/"))
-    return f"{len(addresses)} files"
+    return f"{_crawl(service, '/')} files"
 
 
 def documentation(service: Service) -> str:
-    service.client.call("GET", "/docs")
+    files = _crawl(service, "/docs")
     openapi = service.client.call("GET", "/openapi.json").json()
     expect(openapi["openapi"].startswith("3."), f"not an OpenAPI 3 document: {openapi['openapi']}")
-    return f"{len(openapi['paths'])} paths"
+    return f"{files} files, {len(openapi['paths'])} paths"
+
+
+def _crawl(service: Service, start: str) -> int:
+    """The page and every file that it names, by however many steps, are there; nothing is fetched from elsewhere."""
+    page = service.client.call("GET", start)
+    expect(page.media_type == "text/html", f"{start} is {page.media_type}, not text/html")
+    waiting, seen = [(start, page)], {start}
+    while waiting:
+        address, reply = waiting.pop()
+        pattern = _NAMED.get(reply.media_type)
+        for named in pattern.findall(reply.body.decode(errors="replace")) if pattern else ():
+            needed = urljoin(address, named)
+            expect(needed.startswith("/") and not needed.startswith("//"), f"{address} names a place outside this service: {needed}")
+            if needed not in seen:
+                seen.add(needed)
+                waiting.append((needed, service.client.call("GET", needed)))
+    return len(seen)
 
 
 def metrics(service: Service) -> str:
