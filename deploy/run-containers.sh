@@ -53,7 +53,7 @@ CONF
   export CONTAINERS_CONF=$WORK/containers.conf CONTAINERS_STORAGE_CONF=$WORK/storage.conf BUILDAH_FORMAT=docker
   if [ ! -x "$WORK/tools/bin/podman-compose" ]; then
     "$PYTHON" -m venv "$WORK/tools"
-    "$WORK/tools/bin/pip" install --quiet podman-compose==1.6.0
+    "$WORK/tools/bin/pip" install -qq podman-compose==1.6.0
   fi
 }
 

@@ -14,7 +14,7 @@ SITE = {
     "/": ("text/html", PAGE),
     "/web/style.css": (
         "text/css",
-        "a { background: url(mark.svg) } b { background: url('data:image/png;base64,AA==') } c { fill: url(#x) }",
+        "a { background: url(mark.svg) } b { src: url('data:font/woff2;base64,AA==') } c { fill: url(#x) }",
     ),
     "/web/app.js": ("text/javascript", 'import { a } from "./a.js";\nconst later = import("./b.js");'),
     "/web/a.js": ("text/javascript", 'export { b } from "./b.js"; // see https://example.org'),
