@@ -36,7 +36,10 @@ export function createAdding(collection, modalities, onAdded) {
 
   const show = () => {
     const waiting = rows.filter((row) => row.state !== "added");
-    fill(list, rows.map((row) => row.element));
+    fill(
+      list,
+      rows.map((row) => row.element),
+    );
     noteField.hidden = start.hidden = waiting.length === 0;
     start.textContent = `Add ${countWords(waiting.length, "file")}`;
   };
@@ -64,14 +67,24 @@ export function createAdding(collection, modalities, onAdded) {
     if (added > 0) onAdded();
   };
 
-  const zone = dropZone({ title: "Drop files to add", words: "as many as you like", accept: acceptOf(media), multiple: true, onFiles: take });
+  const zone = dropZone({
+    title: "Drop files to add",
+    words: "as many as you like",
+    accept: acceptOf(media),
+    multiple: true,
+    onFiles: take,
+  });
   const element = h("div", { class: "adding" }, zone, list, noteField, h("div", { class: "actions" }, start, progress), told);
   acceptDrops(element, take);
   return { element, take };
 }
 
 function createRow(file, media, onLeave) {
-  const choice = h("select", { "aria-label": `Read ${file.name} as` }, media.map((modality) => h("option", { value: modality.name }, modality.name)));
+  const choice = h(
+    "select",
+    { "aria-label": `Read ${file.name} as` },
+    media.map((modality) => h("option", { value: modality.name }, modality.name)),
+  );
   choice.value = suggest(file, media).name;
   const outcome = h("p", { class: "outcome" });
   const leave = iconButton(`Leave out ${file.name}`, "close", () => onLeave(row));
@@ -81,7 +94,12 @@ function createRow(file, media, onLeave) {
     element: h(
       "li",
       { class: "queue-row", "data-state": "waiting" },
-      h("div", { class: "queue-words" }, h("span", { class: "file-name" }, file.name), h("span", { class: "file-size" }, sizeWords(file.size))),
+      h(
+        "div",
+        { class: "queue-words" },
+        h("span", { class: "file-name" }, file.name),
+        h("span", { class: "file-size" }, sizeWords(file.size)),
+      ),
       choice,
       leave,
       outcome,
@@ -114,10 +132,20 @@ async function addOne(collection, row, note) {
   try {
     const answer = await api.addItem(collection, form);
     const [item] = answer.items;
-    const kept = await keepPreview(collection, item.id, file, modality.kind).then(() => true, () => false);
+    const kept = await keepPreview(collection, item.id, file, modality.kind).then(
+      () => true,
+      () => false,
+    );
     row.become("added", kept ? "" : "Added. This browser has no room for a preview.");
   } catch (problem) {
-    row.become("failed", h("strong", {}, problem.title), " ", problem.detail ?? problem.message, " ", problem.code && h("code", {}, problem.code));
+    row.become(
+      "failed",
+      h("strong", {}, problem.title),
+      " ",
+      problem.detail ?? problem.message,
+      " ",
+      problem.code && h("code", {}, problem.code),
+    );
   }
 }
 

@@ -17,7 +17,8 @@ export const api = {
   collections: async () => (await call("v1/collections")).collections,
   createCollection: (name) => call(`v1/collections/${part(name)}`, json("PUT", {})),
   deleteCollection: (name) => call(`v1/collections/${part(name)}`, { method: "DELETE" }),
-  items: (name, limit, cursor) => call(`v1/collections/${part(name)}/items?limit=${limit}${cursor ? `&cursor=${part(cursor)}` : ""}`),
+  items: (name, limit, cursor) =>
+    call(`v1/collections/${part(name)}/items?limit=${limit}${cursor ? `&cursor=${part(cursor)}` : ""}`),
   addItem: (name, form) => call(`v1/collections/${part(name)}/items`, { method: "POST", body: form }),
   deleteItem: (name, id) => call(`v1/collections/${part(name)}/items/${part(id)}`, { method: "DELETE" }),
   search: (name, query) => call(`v1/collections/${part(name)}/search`, json("POST", query)),

@@ -31,7 +31,11 @@ function showModel({ model, dimension, modalities }) {
     place("model"),
     h("strong", {}, model),
     h("span", {}, `${dimension} dimensions`),
-    h("span", { class: "model-modalities" }, modalities.map((modality) => h("span", {}, icon(modality.kind), modality.name))),
+    h(
+      "span",
+      { class: "model-modalities" },
+      modalities.map((modality) => h("span", {}, icon(modality.kind), modality.name)),
+    ),
   );
 }
 
@@ -58,8 +62,15 @@ function build(about) {
 async function begin() {
   showView();
   window.addEventListener("hashchange", showView);
-  VIEWS.forEach((view) => fill(place(view), emptyNotice("Waiting for the model", "The service is starting. This page begins by itself when it is ready.")));
-  await watch(place("state"), (state) => { document.body.dataset.state = state; });
+  VIEWS.forEach((view) =>
+    fill(
+      place(view),
+      emptyNotice("Waiting for the model", "The service is starting. This page begins by itself when it is ready."),
+    ),
+  );
+  await watch(place("state"), (state) => {
+    document.body.dataset.state = state;
+  });
   try {
     build(await api.modalities());
   } catch (problem) {

@@ -27,7 +27,8 @@ export function createClassify(view, modalities, { searchWith }) {
     run();
   };
 
-  const showEmpty = () => fill(result, emptyNotice("Nothing to weigh yet", "Drop a file: its labels appear here, the best one first."));
+  const showEmpty = () =>
+    fill(result, emptyNotice("Nothing to weigh yet", "Drop a file: its labels appear here, the best one first."));
 
   const run = async () => {
     const { modality } = picker.chosen;
@@ -43,12 +44,21 @@ export function createClassify(view, modalities, { searchWith }) {
   };
 
   const answer = async (modality, words, form) => {
-    if (words.length === 0) throw new Problem({ title: "No labels", detail: "Write at least one label, one a line or divided by commas.", code: "no_labels" });
+    if (words.length === 0)
+      throw new Problem({
+        title: "No labels",
+        detail: "Write at least one label, one a line or divided by commas.",
+        code: "no_labels",
+      });
     words.forEach((word) => form.append("labels", word));
     const { items } = await api.classify(modality.name, form);
     return [
       bars(items[0].labels),
-      h("p", { class: "hint" }, "The percentage weighs these labels against each other; the number beside it is the similarity of the file to the label itself."),
+      h(
+        "p",
+        { class: "hint" },
+        "The percentage weighs these labels against each other; the number beside it is the similarity of the file to the label itself.",
+      ),
       button("Search a collection with this file", { class: "button quiet", onclick: () => searchWith(picker.chosen) }, "search"),
     ];
   };
@@ -69,7 +79,16 @@ export function createClassify(view, modalities, { searchWith }) {
 
   fill(
     view,
-    h("header", { class: "view-head" }, h("h1", { id: "classify-title" }, "What is it?"), h("p", { class: "lead" }, "Give a picture, a clip or a sound, and the words it might be. The model says how well each word fits.")),
+    h(
+      "header",
+      { class: "view-head" },
+      h("h1", { id: "classify-title" }, "What is it?"),
+      h(
+        "p",
+        { class: "lead" },
+        "Give a picture, a clip or a sound, and the words it might be. The model says how well each word fits.",
+      ),
+    ),
     h("div", { class: "two" }, h("div", { class: "column" }, picker.element), h("div", { class: "column" }, form, result)),
   );
   submit.disabled = true;

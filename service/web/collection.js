@@ -67,7 +67,8 @@ export function createCollection(name, modalities, { onChanged, onDelete }) {
     showing(title, async () => {
       clear.hidden = false;
       const answer = await api.search(name, await query);
-      if (answer.hits.length === 0) return emptyNotice("No hits", "Nothing in this collection answers that. Look among everything, or add files.", "search");
+      if (answer.hits.length === 0)
+        return emptyNotice("No hits", "Nothing in this collection answers that. Look among everything, or add files.", "search");
       await hits.show(name, answer.hits);
       return hits.element;
     });
@@ -94,7 +95,12 @@ export function createCollection(name, modalities, { onChanged, onDelete }) {
   const element = h(
     "div",
     { class: "collection" },
-    h("header", { class: "collection-head" }, h("div", {}, h("h2", {}, name), counted), button("Delete", { class: "button quiet", onclick: onDelete }, "trash")),
+    h(
+      "header",
+      { class: "collection-head" },
+      h("div", {}, h("h2", {}, name), counted),
+      button("Delete", { class: "button quiet", onclick: onDelete }, "trash"),
+    ),
     search.element,
     addPanel,
     h("div", { class: "result-head" }, heading, clear),
@@ -104,6 +110,8 @@ export function createCollection(name, modalities, { onChanged, onDelete }) {
   return {
     element,
     takeFile: search.takeFile,
-    tell: (items) => { counted.textContent = countWords(items, "item"); },
+    tell: (items) => {
+      counted.textContent = countWords(items, "item");
+    },
   };
 }

@@ -14,7 +14,16 @@ const OPENED = "collection";
 export function createCollections(view, modalities) {
   const list = h("ul", { class: "shelf" });
   const place = h("div", { class: "opened" });
-  const name = h("input", { type: "text", required: true, maxlength: 63, pattern: "[a-z0-9][a-z0-9_\\-]*", placeholder: "holiday-2024", autocomplete: "off", spellcheck: "false", autocapitalize: "none" });
+  const name = h("input", {
+    type: "text",
+    required: true,
+    maxlength: 63,
+    pattern: "[a-z0-9][a-z0-9_\\-]*",
+    placeholder: "holiday-2024",
+    autocomplete: "off",
+    spellcheck: "false",
+    autocapitalize: "none",
+  });
   const trouble = h("div", {});
   let opened = null;
   let handedFile = null;
@@ -28,7 +37,12 @@ export function createCollections(view, modalities) {
 
   const shelfEntry = (collection) => {
     const open = opened?.name === collection.name;
-    const entry = h("button", { type: "button", "aria-current": open ? "true" : null, onclick: () => openOne(collection.name) }, h("span", { class: "file-name" }, collection.name), h("span", { class: "count" }, countWords(collection.items, "item")));
+    const entry = h(
+      "button",
+      { type: "button", "aria-current": open ? "true" : null, onclick: () => openOne(collection.name) },
+      h("span", { class: "file-name" }, collection.name),
+      h("span", { class: "count" }, countWords(collection.items, "item")),
+    );
     return h("li", {}, entry);
   };
 
@@ -71,7 +85,14 @@ export function createCollections(view, modalities) {
   };
 
   const deleteOne = async (chosen) => {
-    if (!(await confirmed(`Delete ${chosen}?`, "All its vectors and metadata are deleted. This cannot be undone. Your files stay where they are.", "Delete the collection"))) return;
+    if (
+      !(await confirmed(
+        `Delete ${chosen}?`,
+        "All its vectors and metadata are deleted. This cannot be undone. Your files stay where they are.",
+        "Delete the collection",
+      ))
+    )
+      return;
     await attempt(async () => {
       await api.deleteCollection(chosen);
       await dropPreviews(chosen).catch(() => {}); // Previews that cannot be dropped now are dropped when the name is used again.
@@ -89,7 +110,12 @@ export function createCollections(view, modalities) {
     }
   };
 
-  const creating = h("form", { class: "create" }, field("New collection", name, "Small letters, digits, - and _."), button("Create", { type: "submit" }, "plus"));
+  const creating = h(
+    "form",
+    { class: "create" },
+    field("New collection", name, "Small letters, digits, - and _."),
+    button("Create", { type: "submit" }, "plus"),
+  );
   creating.addEventListener("submit", (event) => {
     event.preventDefault();
     attempt(createOne)();
@@ -97,13 +123,20 @@ export function createCollections(view, modalities) {
 
   fill(
     view,
-    h("header", { class: "view-head" }, h("h1", { id: "collections-title" }, "Find it again"), h("p", { class: "lead" }, "Put files on a shelf, then ask in words, or with another file of any kind.")),
+    h(
+      "header",
+      { class: "view-head" },
+      h("h1", { id: "collections-title" }, "Find it again"),
+      h("p", { class: "lead" }, "Put files on a shelf, then ask in words, or with another file of any kind."),
+    ),
     trouble,
     h("div", { class: "library" }, h("aside", { "aria-label": "Collections" }, list, creating), place),
   );
 
   return {
-    enter: () => { if (!opened) attempt(openFirst)(); },
+    enter: () => {
+      if (!opened) attempt(openFirst)();
+    },
     takeFile(chosen) {
       if (opened) opened.panel.takeFile(chosen);
       else handedFile = chosen;

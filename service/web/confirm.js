@@ -12,7 +12,12 @@ export function confirmed(title, words, deed) {
       { method: "dialog" },
       h("h2", {}, title),
       h("p", {}, words),
-      h("div", { class: "actions" }, button("Keep", { type: "submit", value: "", class: "button quiet" }), button(deed, { type: "submit", value: "yes", class: "button danger" })),
+      h(
+        "div",
+        { class: "actions" },
+        button("Keep", { type: "submit", value: "", class: "button quiet" }),
+        button(deed, { type: "submit", value: "yes", class: "button danger" }),
+      ),
     ),
   );
   document.body.append(dialog);

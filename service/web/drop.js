@@ -10,7 +10,14 @@ export function dropZone({ title, words, accept, multiple = false, onFiles }) {
     input.value = ""; // The same file may be chosen again, after an error for instance.
     if (files.length > 0) onFiles(files);
   });
-  const zone = h("label", { class: "drop" }, input, icon("upload"), h("span", { class: "drop-title" }, title), h("span", { class: "drop-words" }, words));
+  const zone = h(
+    "label",
+    { class: "drop" },
+    input,
+    icon("upload"),
+    h("span", { class: "drop-title" }, title),
+    h("span", { class: "drop-words" }, words),
+  );
   acceptDrops(zone, (files) => onFiles(multiple ? files : files.slice(0, 1)));
   return zone;
 }

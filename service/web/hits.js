@@ -14,7 +14,10 @@ export function createHits(modalities, actions) {
 
   const add = async (collection, items) => {
     // Without its store (private windows of some browsers) the page still searches.
-    const kept = await keptPreviews(collection, items.map((item) => item.id)).catch(() => new Map());
+    const kept = await keptPreviews(
+      collection,
+      items.map((item) => item.id),
+    ).catch(() => new Map());
     element.append(...items.map((item) => card(item, kindOf(item), kept.get(item.id), urls, actions)));
   };
 
@@ -29,7 +32,8 @@ export function createHits(modalities, actions) {
 
 function card(item, kind, kept, urls, actions) {
   const title = itemTitle(item);
-  const words = kind === "text" ? "A text: only its vector is stored." : "No preview in this browser. The service keeps vectors, not files.";
+  const words =
+    kind === "text" ? "A text: only its vector is stored." : "No preview in this browser. The service keeps vectors, not files.";
   return h(
     "li",
     { class: "card", "data-item": item.id },
@@ -72,12 +76,18 @@ function facts(item) {
   const rows = Object.entries(item.metadata ?? {});
   if (itemTitle(item) !== item.id) rows.unshift(["id", item.id]);
   if (rows.length === 0) return null;
-  return h("dl", { class: "facts" }, rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, typeof value === "string" ? value : JSON.stringify(value))]));
+  return h(
+    "dl",
+    { class: "facts" },
+    rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, typeof value === "string" ? value : JSON.stringify(value))]),
+  );
 }
 
 // Links only, and only to what a link may safely open: the page itself never loads a hit's address.
 function link(uri) {
-  if (/^https?:\/\//i.test(uri ?? "")) return h("a", { href: uri, target: "_blank", rel: "noopener noreferrer", class: "card-link" }, uri);
-  if (/^data:(image\/(png|jpeg|webp|gif)|audio|video)[/;,]/i.test(uri ?? "")) return h("a", { href: uri, download: "item", class: "card-link" }, "Save the data");
+  if (/^https?:\/\//i.test(uri ?? ""))
+    return h("a", { href: uri, target: "_blank", rel: "noopener noreferrer", class: "card-link" }, uri);
+  if (/^data:(image\/(png|jpeg|webp|gif)|audio|video)[/;,]/i.test(uri ?? ""))
+    return h("a", { href: uri, download: "item", class: "card-link" }, "Save the data");
   return null;
 }

@@ -11,7 +11,9 @@ export function rememberedKey() {
 
 // Asks once for all calls that wait. Resolves to false when the person declines.
 export function askForKey() {
-  asking ??= openDialog().finally(() => { asking = null; });
+  asking ??= openDialog().finally(() => {
+    asking = null;
+  });
   return asking;
 }
 
@@ -19,10 +21,20 @@ function openDialog() {
   const input = h("input", { type: "password", autocomplete: "off", required: true });
   const form = h(
     "form",
-    { method: "dialog", onsubmit: () => { key = input.value.trim(); } },
+    {
+      method: "dialog",
+      onsubmit: () => {
+        key = input.value.trim();
+      },
+    },
     h("h2", {}, "This service asks for a key"),
     field("Key", input, "Sent to this service only, and forgotten when the page is closed."),
-    h("div", { class: "actions" }, button("Cancel", { class: "button quiet", onclick: () => dialog.close() }), button("Use key", { type: "submit", value: "use", class: "button primary" })),
+    h(
+      "div",
+      { class: "actions" },
+      button("Cancel", { class: "button quiet", onclick: () => dialog.close() }),
+      button("Use key", { type: "submit", value: "use", class: "button primary" }),
+    ),
   );
   const dialog = h("dialog", { class: "dialog" }, form);
   document.body.append(dialog);

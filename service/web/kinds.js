@@ -11,10 +11,18 @@ const FIRST_LABELS = {
 
 // Families of file that browsers leave without a media type.
 const FAMILY_BY_SUFFIX = {
-  npy: "depth", exr: "depth",
-  tif: "image", tiff: "image", bmp: "image", webp: "image",
-  mkv: "video", avi: "video", mov: "video",
-  opus: "audio", flac: "audio", m4a: "audio",
+  npy: "depth",
+  exr: "depth",
+  tif: "image",
+  tiff: "image",
+  bmp: "image",
+  webp: "image",
+  mkv: "video",
+  avi: "video",
+  mov: "video",
+  opus: "audio",
+  flac: "audio",
+  m4a: "audio",
 };
 
 const PICTURE_KINDS = ["image", "depth", "thermal"];

@@ -16,7 +16,8 @@ export async function fileView(file, kind, urls) {
 // A preview that this browser kept (see previews.js) -> an element.
 export function keptView({ kind, name, thumb, media, peaks }, { start, end }, urls) {
   if (kind === "audio" && media) return soundPlayer(urls.of(media) + span(start, end), name, peaks);
-  if (kind === "video" && media) return player(urls.of(media) + span(start, end), name, thumb && urls.of(thumb), () => plainTile(kind));
+  if (kind === "video" && media)
+    return player(urls.of(media) + span(start, end), name, thumb && urls.of(thumb), () => plainTile(kind));
   if (thumb) return picture(urls.of(thumb), name, () => plainTile(kind));
   return plainTile(kind);
 }
@@ -34,7 +35,15 @@ function picture(url, name, otherwise) {
 }
 
 function player(url, name, poster, otherwise) {
-  const video = h("video", { class: "picture", src: url, poster, controls: true, playsinline: true, preload: "metadata", "aria-label": name });
+  const video = h("video", {
+    class: "picture",
+    src: url,
+    poster,
+    controls: true,
+    playsinline: true,
+    preload: "metadata",
+    "aria-label": name,
+  });
   video.muted = true;
   video.addEventListener("error", () => video.replaceWith(otherwise()));
   return video;

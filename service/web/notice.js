@@ -12,7 +12,12 @@ export function problemNotice(problem) {
       {},
       h("p", { class: "notice-title" }, problem.title || "Something went wrong on this page"),
       h("p", { class: "notice-detail" }, problem.detail || problem.message),
-      h("p", { class: "notice-small" }, problem.code && h("code", {}, problem.code), problem.requestId && `request ${problem.requestId}`),
+      h(
+        "p",
+        { class: "notice-small" },
+        problem.code && h("code", {}, problem.code),
+        problem.requestId && `request ${problem.requestId}`,
+      ),
     ),
   );
 }

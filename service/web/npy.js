@@ -22,7 +22,10 @@ export async function readMap(file) {
   const length = wide ? view.getUint32(8, true) : view.getUint16(8, true);
   const header = new TextDecoder("latin1").decode(new Uint8Array(view.buffer, start, Math.min(length, view.byteLength - start)));
   const [size, read] = READERS[header.match(/'descr':\s*'([^']+)'/)?.[1]] ?? [];
-  const shape = (header.match(/'shape':\s*\(([^)]*)\)/)?.[1] ?? "").split(",").map(Number).filter((side) => side > 1);
+  const shape = (header.match(/'shape':\s*\(([^)]*)\)/)?.[1] ?? "")
+    .split(",")
+    .map(Number)
+    .filter((side) => side > 1);
   if (!read || shape.length !== 2 || header.includes("'fortran_order': True")) return null;
   const [height, width] = shape;
   if (start + length + height * width * size > view.byteLength) return null;

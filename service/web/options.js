@@ -7,22 +7,43 @@ export function optionFields(schema) {
   const entries = Object.entries(schema?.properties ?? {});
   if (entries.length === 0) return null;
   const inputs = entries.map(([name, property]) => [name, control(property), property.description]);
-  const grid = h("div", { class: "option-grid" }, inputs.map(([name, input, words]) => field(title(name), input, words)));
+  const grid = h(
+    "div",
+    { class: "option-grid" },
+    inputs.map(([name, input, words]) => field(title(name), input, words)),
+  );
   const element = h("details", { class: "options" }, h("summary", {}, "Options"), grid);
   return {
     element,
     // Only what was filled in: an absent option is the service's default.
-    values: () => Object.fromEntries(inputs.filter(([, input]) => input.value !== "").map(([name, input]) => [name, input.value])),
+    values: () =>
+      Object.fromEntries(inputs.filter(([, input]) => input.value !== "").map(([name, input]) => [name, input.value])),
   };
 }
 
 function control(property) {
   const shape = (property.anyOf ?? [property]).find((one) => one.type !== "null");
   const choices = shape.enum ?? (shape.const === undefined ? null : [shape.const]);
-  if (choices) return h("select", {}, h("option", { value: "" }, "automatic"), choices.map((choice) => h("option", { value: choice }, choice)));
-  if (shape.type === "boolean") return h("select", {}, ["", "true", "false"].map((value) => h("option", { value }, value || "automatic")));
+  if (choices)
+    return h(
+      "select",
+      {},
+      h("option", { value: "" }, "automatic"),
+      choices.map((choice) => h("option", { value: choice }, choice)),
+    );
+  if (shape.type === "boolean")
+    return h(
+      "select",
+      {},
+      ["", "true", "false"].map((value) => h("option", { value }, value || "automatic")),
+    );
   const number = shape.type === "number" || shape.type === "integer";
-  return h("input", { type: number ? "number" : "text", step: "any", inputmode: number ? "decimal" : null, placeholder: "automatic" });
+  return h("input", {
+    type: number ? "number" : "text",
+    step: "any",
+    inputmode: number ? "decimal" : null,
+    placeholder: "automatic",
+  });
 }
 
 function title(name) {

@@ -43,11 +43,23 @@ export function createPicker({ modalities, title, onChange }) {
   const show = () => {
     urls.release();
     if (!file) {
-      fill(element, dropZone({ title, words: `or choose one: ${media.map((one) => one.name).join(", ")}`, accept: acceptOf(media), onFiles: (files) => take(files) }));
+      fill(
+        element,
+        dropZone({
+          title,
+          words: `or choose one: ${media.map((one) => one.name).join(", ")}`,
+          accept: acceptOf(media),
+          onFiles: (files) => take(files),
+        }),
+      );
       return;
     }
     options = optionFields(modality.options);
-    const choice = pills("Read it as", media.map((one) => ({ value: one.name, words: one.name, symbol: one.kind, faint: !fits(file, one) })), treatAs);
+    const choice = pills(
+      "Read it as",
+      media.map((one) => ({ value: one.name, words: one.name, symbol: one.kind, faint: !fits(file, one) })),
+      treatAs,
+    );
     choice.select(modality.name);
     const frame = h("div", { class: "frame", "data-kind": modality.kind }, h("div", { class: "bone" }));
     const caption = h(

@@ -73,7 +73,10 @@ function drawMap(map) {
     for (let x = 0; x < canvas.width; x += 1) values.push(map.at(x * step, y * step));
   }
   const known = values.filter((value) => Number.isFinite(value) && value !== 0);
-  const [low, high] = known.reduce(([least, most], value) => [Math.min(least, value), Math.max(most, value)], [Infinity, -Infinity]);
+  const [low, high] = known.reduce(
+    ([least, most], value) => [Math.min(least, value), Math.max(most, value)],
+    [Infinity, -Infinity],
+  );
   const span = high - low || 1;
   const pixels = new ImageData(canvas.width, canvas.height);
   values.forEach((value, i) => {

@@ -17,7 +17,7 @@ export async function readDeepPng(file) {
 
 function packedParts(view) {
   const parts = [];
-  for (let at = 8; at + 12 <= view.byteLength; ) {
+  for (let at = 8; at + 12 <= view.byteLength;) {
     const length = view.getUint32(at);
     if (view.getUint32(at + 4) === 0x49444154) parts.push(new Uint8Array(view.buffer, at + 8, length));
     at += 12 + length;

@@ -10,7 +10,9 @@ export async function peaksOf(file) {
     const context = new OfflineAudioContext(1, 1, 16000);
     const sound = await context.decodeAudioData(await file.arrayBuffer());
     const samples = sound.getChannelData(0);
-    const peaks = Array.from({ length: BARS }, (_, bar) => peak(samples, (bar * samples.length) / BARS, ((bar + 1) * samples.length) / BARS));
+    const peaks = Array.from({ length: BARS }, (_, bar) =>
+      peak(samples, (bar * samples.length) / BARS, ((bar + 1) * samples.length) / BARS),
+    );
     const most = Math.max(...peaks) || 1;
     return peaks.map((value) => value / most);
   } catch {
@@ -33,7 +35,10 @@ export function waveform(peaks) {
   drawing.setAttribute("preserveAspectRatio", "none");
   drawing.setAttribute("aria-hidden", "true");
   const path = document.createElementNS(SVG, "path");
-  path.setAttribute("d", peaks.map((value, bar) => `M${4 * bar + 2} ${(30 - 2 - 26 * value).toFixed(1)}v${(4 + 52 * value).toFixed(1)}`).join(""));
+  path.setAttribute(
+    "d",
+    peaks.map((value, bar) => `M${4 * bar + 2} ${(30 - 2 - 26 * value).toFixed(1)}v${(4 + 52 * value).toFixed(1)}`).join(""),
+  );
   drawing.append(path);
   return drawing;
 }

@@ -19,7 +19,14 @@ export function timeWords(seconds) {
 
 // Labels as people type them: one a line, or divided by commas; doubles and blanks dropped.
 export function labelsOf(text) {
-  return [...new Set(text.split(/[\n,]/).map((label) => label.trim()).filter(Boolean))];
+  return [
+    ...new Set(
+      text
+        .split(/[\n,]/)
+        .map((label) => label.trim())
+        .filter(Boolean),
+    ),
+  ];
 }
 
 // What to call an item of a collection: the last part of its address, else its id.
