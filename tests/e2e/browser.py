@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar, cast
 
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
@@ -15,6 +15,8 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 # Long enough for a loaded machine; a test that passes does not wait.
 PATIENCE_S = 60
+
+T = TypeVar("T")
 
 
 class Page:
@@ -33,9 +35,9 @@ class Page:
     def texts(self, css: str) -> list[str]:
         return [element.text for element in self.all(css)]
 
-    def until(self, what: Callable[[], Any], words: str) -> Any:
+    def until(self, what: Callable[[], T | None], words: str) -> T:
         waiting = WebDriverWait(self.driver, PATIENCE_S, poll_frequency=0.05, ignored_exceptions=[StaleElementReferenceException])
-        return waiting.until(lambda _: what(), words)
+        return cast(T, waiting.until(lambda _: what(), words))
 
     def wait(self, css: str) -> WebElement:
         return self.until(lambda: next((one for one in self.all(css) if one.is_displayed()), None), f"nothing is shown at {css}")
