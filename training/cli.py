@@ -15,9 +15,11 @@ from training.towers.package import TowerPackageError
 from training.trainer import Places, Trained, train
 from training.trainer import Progress as Step
 
+app = typer.Typer(add_completion=False)
 console = Console(stderr=True)
 
 
+@app.command()
 def command(
     recipe: Annotated[Path, typer.Argument(help="a TOML recipe")],
     out: Annotated[Path, typer.Option(help="directory of the tower package to write")],
@@ -30,7 +32,7 @@ def command(
     try:
         run_recipe(recipe, Places(media, towers, out, cache), device=device)
     except (RecipeError, ManifestError, TowerPackageError) as error:
-        console.print(f"[red]error[/red] {error}")
+        console.print(f"error: {error}", markup=False)
         raise typer.Exit(2) from error
 
 
@@ -64,7 +66,7 @@ def run_recipe(recipe: Path, places: Places, *, device: str = "cpu") -> Trained:
 
 
 def main() -> None:
-    typer.run(command)
+    app()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from bindery.embedder import Embedder, load
 from bindery.errors import BinderyError
 from bindery.vectors import Vectors
 from bindery.zeroshot import expand_labels, label_vectors
-from training.data.manifest import Item, read_manifest
+from training.data.manifest import Item, ManifestError, read_manifest
 from training.data.shards import Files
 from training.metrics import Share, recall_at, top_k
 
@@ -42,6 +42,7 @@ class LabelSet(_Part):
     manifest: str
     source: str = Field(description="which rows of the manifest; the others have labels of another kind")
     names: dict[str, str] = Field({}, description="label → the words used for it; a label not named here is used as it stands")
+    retrieval: bool = Field(True, description="also find items by their captions and captions by their items")
 
 
 class Pairs(_Part):
@@ -84,7 +85,8 @@ def evaluate(embedder: Embedder, tasks: Tasks, media: Path, *, split: str = "val
     for task in tasks.label_sets:
         if task.modality in embedder.modalities:
             items = [item for item in read_manifest(media / task.manifest, split=split) if item.source == task.source]
-            rows += _zero_shot(vectors, task, items) + _retrieval(vectors, task, items)
+            rows += _zero_shot(vectors, task, items)
+            rows += _retrieval(vectors, task, items) if task.retrieval else []
     for pairs in tasks.pairs:
         if {pairs.modality, pairs.to_modality} <= set(embedder.modalities):
             rows += _pairs(vectors, pairs, media, split)
@@ -200,6 +202,10 @@ def as_markdown(results: dict[str, Any], figures: Sequence[str] | None = None) -
     return "\n".join(lines) + "\n"
 
 
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
 def command(
     media: Annotated[Path, typer.Option(help="directory of the tasks' manifests")],
     bundle: Annotated[str, typer.Option(help="name or directory of a bundle")] = "starter",
@@ -209,8 +215,12 @@ def command(
     threads: Annotated[int | None, typer.Option(help="threads of the runtime")] = None,
 ) -> None:
     """Measure a bundle and print the table."""
-    embedder = load(bundle, device="cpu", threads=threads)
-    results = as_json(embedder, evaluate(embedder, read_tasks(tasks), media, split=split), split)
+    try:
+        embedder = load(bundle, device="cpu", threads=threads)
+        results = as_json(embedder, evaluate(embedder, read_tasks(tasks), media, split=split), split)
+    except (BinderyError, ManifestError) as error:
+        Console(stderr=True).print(f"error: {error}", markup=False)
+        raise typer.Exit(2) from error
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -218,4 +228,4 @@ def command(
 
 
 if __name__ == "__main__":
-    typer.run(command)
+    app()

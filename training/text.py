@@ -14,6 +14,8 @@ from bindery.spec import TextSpec
 from training.towers.package import TowerPackage, TowerPackageError
 
 _CHUNK = 64
+_REMEMBERED = 200_000
+"""Texts; 300 MB at 384 values. Larger sets of captions are computed again now and then."""
 
 
 class FrozenText:
@@ -30,6 +32,8 @@ class FrozenText:
 
     def vectors(self, texts: Sequence[str]) -> Tensor:
         """``(n, d)`` float32 unit rows."""
+        if len(self._known) > _REMEMBERED:
+            self._known.clear()
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         for start in range(0, len(new), _CHUNK):
             chunk = new[start : start + _CHUNK]

@@ -106,7 +106,7 @@ def train(recipe: Recipe, places: Places, *, device: str = "cpu", report: Report
         recipe.spec,
         logit_scale=logit_scale,
         prompts=recipe.prompts,
-        provenance=_provenance(recipe, training, skipped, losses, held_out),
+        provenance=_provenance(recipe, places.towers, training, skipped, losses, held_out),
     )
     return Trained(package, names, len(training) - len(decoder.skipped), skipped, losses, held_out, logit_scale)
 
@@ -244,14 +244,18 @@ def _vectors(tower: Tower, decoder: Decoder, device: str) -> tuple[list[Item], V
     return [item for item, _ in read], torch.cat(rows).cpu().numpy() if rows else np.empty((0, tower.dimension), dtype=np.float32)
 
 
-def _provenance(recipe: Recipe, items: Sequence[Item], skipped: dict[str, str], losses: Sequence[float], held_out: Share) -> dict[str, Any]:
-    """Where the tower comes from: enough to make it again, and to credit the data."""
+def _provenance(
+    recipe: Recipe, towers: Path, items: Sequence[Item], skipped: dict[str, str], losses: Sequence[float], held_out: Share
+) -> dict[str, Any]:
+    """Where the tower comes from: enough to make it again, and to credit the data and the weights it started from."""
     sources = Counter((item.source, item.licence) for item in items if item.id not in skipped)
     return {
         "recipe": recipe.name,
         "recipe_sha256": recipe.digest(),
         "seed": recipe.seed,
-        "start": recipe.tower.start,
+        "start": None
+        if recipe.tower.start is None
+        else {"package": recipe.tower.start} | load_tower(towers / recipe.tower.start).provenance,
         "text": recipe.text,
         "data": [{"source": source, "licence": licence, "items": count} for (source, licence), count in sorted(sources.items())],
         "skipped_items": len(skipped),

