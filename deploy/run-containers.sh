@@ -96,7 +96,7 @@ stand_in_base() {
   printf '#!/usr/local/bin/python\nfrom pip._internal.cli.main import main\nraise SystemExit(main())\n' >"$root/usr/local/bin/pip"
   chmod +x "$root/usr/local/bin/pip"
   rm -rf "$root/usr/lib/python3.11/EXTERNALLY-MANAGED" "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
-  tar -C "$root" -c . | podman import --change 'CMD ["python3"]' \
+  tar -C "$root" -c . | podman import --quiet --change 'CMD ["python3"]' \
     --change 'ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin' - "$BASE" >/dev/null
   rm -rf "$root"
 }
