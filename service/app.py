@@ -8,12 +8,18 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from bindery import __version__
 from bindery.settings import Settings
 from service import page, problems
 from service.edge import Edge
 from service.logs import configure_logs
 from service.routes import about, classify, collections, embed, health, items, openai, search, similarity
 from service.state import State
+
+DESCRIPTION = """Text, image, video, audio, depth and thermal in one space: embed, classify, compare, search.
+
+Every answer carries `X-Request-Id` and `Server-Timing`; a request may carry `X-Request-Timeout-Ms` and `X-Priority`.
+Every error is a problem document (RFC 9457): 4xx is about the request, 503 about the server, with `Retry-After`."""
 
 ROUTERS = tuple(noun.router for noun in (embed, openai, classify, similarity, collections, items, search, about, health))
 
@@ -32,7 +38,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         finally:
             await state.close()
 
-    app = FastAPI(title="bindery", version="0.1.0", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title="bindery",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
     app.state.service = state
     problems.install(app)
     for router in (*ROUTERS, page.router):

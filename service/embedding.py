@@ -10,7 +10,7 @@ import structlog
 
 from bindery.bundle import Bundle
 from bindery.engine.engine import Embedded, Engine
-from bindery.errors import BinderyError, InternalError, UnknownModel
+from bindery.errors import BinderyError, InternalError, QueueFull, UnknownModel
 from service.exchange import Exchange
 from service.inputs import Item
 from service.problems import Several
@@ -21,7 +21,13 @@ log = structlog.get_logger(__name__)
 
 
 async def embed_items(engine: Engine, items: Sequence[Item], exchange: Exchange) -> list[Outcome]:
-    """One outcome an item, in order. Notes the stages' times on the exchange."""
+    """One outcome an item, in order. Notes the stages' times on the exchange.
+
+    A full queue refuses the request as a whole (`QueueFull`): an answer of which half says "later" helps nobody.
+    """
+    room = engine.limits.queue_items - engine.queued
+    if len(items) > room and engine.queued:
+        raise QueueFull(f"{engine.queued} items are waiting or in work, and there is no room for {len(items)} more", retry_after_ms=1000)
     deadline = exchange.deadline(engine.limits)
     exchange.admitted(len(items))
     outcomes = await asyncio.gather(*(_embed(engine, item, deadline) for item in items))

@@ -26,6 +26,7 @@ class Exchange:
     stages_ms: dict[str, float] = field(default_factory=dict)
     items: int = 0
     bytes: int = 0  # of the body, so far
+    ends: float | None = None
     asked_ms: int | None = None
     """What `X-Request-Timeout-Ms` asked for, already bounded."""
 
@@ -46,11 +47,12 @@ class Exchange:
             raise UnsupportedMedia(f"the body is compressed (Content-Encoding: {encoding[:40]}); send it as it is")
 
     def deadline(self, limits: Limits) -> float:
-        """On `time.monotonic`'s clock. A time that the caller asked for runs from the request's beginning; the default
-        one runs from now, so that a slow line (which has a floor of its own) does not eat it up."""
-        if self.asked_ms is not None:
-            return self.started + self.asked_ms / 1000
-        return time.monotonic() + limits.deadline_ms / 1000
+        """On `time.monotonic`'s clock. A time that the caller asked for runs from the request's beginning; the default one
+        runs from the first call, when the body is in, so that a slow line (which has a floor of its own) does not eat it up."""
+        if self.ends is None:
+            asked = self.asked_ms is not None
+            self.ends = self.started + (self.asked_ms or 0) / 1000 if asked else time.monotonic() + limits.deadline_ms / 1000
+        return self.ends
 
     def admitted(self, items: int) -> None:
         """The body is read and its items go to the engine."""

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -30,6 +28,7 @@ from service.multipart import FieldPart, FilePart, Part, read_form
 from service.problems import invalid_parameters
 from service.schemas.embed import InputsBody, MediaInput, Parameters, repeated
 from service.schemas.similarity import AnyInput
+from service.spool import WRITE_BYTES, Upload
 from service.state import state_of
 
 P = TypeVar("P", bound=Parameters)
@@ -212,11 +211,17 @@ async def _read_raw(request: Request, content_type: str, kind: str) -> AsyncIter
             "with its own content type (audio/wav, image/png, application/octet-stream ...)"
         )
     state = state_of(request)
-    with tempfile.NamedTemporaryFile(dir=state.spool) as file:
+    upload, waiting = Upload(state.spool), bytearray()
+    try:
         async for chunk in chunks_of(request, most_bytes=state.limits.file_bytes, limit="file_bytes"):
-            await off_loop(len(chunk), file.write, chunk)
-        await asyncio.to_thread(file.flush)
-        yield Source("body", path=Path(file.name))
+            waiting += chunk
+            if len(waiting) >= WRITE_BYTES:
+                await asyncio.to_thread(upload.write, waiting)
+                waiting = bytearray()
+        upload.write(waiting)
+        yield upload.source("body")
+    finally:
+        upload.discard()
 
 
 def split_fields(pairs: Sequence[tuple[str, str]], parameters: type[BaseModel]) -> tuple[dict[str, Any], dict[str, object]]:

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from bindery.errors import MalformedMultipart, TooManyBytes, TooManyItems
-from bindery.limits import MIB, Limits
+from bindery.limits import Limits
 from bindery.media.source import Source
 from service.body import chunks_of
+from service.spool import MEMORY_BYTES, WRITE_BYTES, Upload
 from service.state import state_of
 
-MEMORY_BYTES = MIB  # of one file; beyond, it goes to disk
 FIELD_BYTES = 256 * 1024  # of one field that is no file
 OTHER_PARTS = 64  # fields besides items, labels and templates
-FEED_BYTES = MIB  # parsed in one go, off the event loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +49,7 @@ async def read_form(request: Request) -> AsyncIterator[list[Part]]:
         waiting = bytearray()
         async for chunk in chunks_of(request, most_bytes=state.limits.body_bytes, limit="body_bytes"):
             waiting += chunk
-            if len(waiting) >= FEED_BYTES:
+            if len(waiting) >= WRITE_BYTES:
                 await asyncio.to_thread(parser.feed, bytes(waiting))
                 waiting.clear()
         # What is left of a small form is parsed quicker than it is handed to a thread; a large file's rest may touch the disk.
@@ -108,7 +104,7 @@ class _Parser:
 
     @property
     def on_disk(self) -> bool:
-        return self._part is not None and self._part.path is not None
+        return self._part is not None and self._part.upload.path is not None
 
     def feed(self, data: bytes) -> None:
         try:
@@ -124,7 +120,7 @@ class _Parser:
 
     def close(self) -> None:
         for part in self._kept:
-            part.discard()
+            part.upload.discard()
 
     def _on_part_begin(self) -> None:
         if len(self.parts) >= self._most_parts:
@@ -157,7 +153,7 @@ class _Parser:
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         part = self._part
         assert part is not None, "data of a part without headers. This is a bug."
-        size = part.size + end - start
+        size = part.upload.size + end - start
         if part.filename is not None:
             if size > self._limits.file_bytes:
                 raise TooManyBytes(f"{part.filename} has more than {self._limits.file_bytes} bytes (limit file_bytes)")
@@ -167,7 +163,7 @@ class _Parser:
                 raise TooManyBytes(f"field {part.field!r} has more than {FIELD_BYTES} bytes; long data belongs in a file part")
             if self._field_bytes > self._limits.json_body_bytes:
                 raise TooManyBytes(f"the fields have more than {self._limits.json_body_bytes} bytes together (limit json_body_bytes)")
-        part.write(data[start:end])
+        part.upload.write(data[start:end])
 
     def _on_part_end(self) -> None:
         part = self._part
@@ -185,36 +181,12 @@ class _Growing:
     def __init__(self, field: str, filename: str | None, spool: Path) -> None:
         self.field = field
         self.filename = filename
-        self.size = 0
-        self.path: Path | None = None
-        self._spool = spool
-        self._memory = bytearray()
-        self._file: BinaryIO | None = None
-
-    def write(self, data: bytes) -> None:
-        self.size += len(data)
-        if self._file is None and self.size > MEMORY_BYTES:
-            handle, path = tempfile.mkstemp(dir=self._spool)
-            self._file, self.path = os.fdopen(handle, "wb"), Path(path)
-            self._file.write(self._memory)
-            self._memory = bytearray()
-        if self._file is None:
-            self._memory += data
-        else:
-            self._file.write(data)
+        self.upload = Upload(spool)
 
     def done(self) -> Part:
-        if self.filename is None:
-            try:
-                return FieldPart(self.field, self._memory.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise MalformedMultipart(f"field {self.field!r} is not UTF-8 text; a file needs a filename in its part") from error
-        if self._file is None:
-            return FilePart(self.field, Source(self.filename, data=bytes(self._memory)))
-        self._file.close()
-        return FilePart(self.field, Source(self.filename, path=self.path))
-
-    def discard(self) -> None:
-        if self._file is not None and self.path is not None:
-            self._file.close()
-            self.path.unlink(missing_ok=True)
+        if self.filename is not None:
+            return FilePart(self.field, self.upload.source(self.filename))
+        try:
+            return FieldPart(self.field, self.upload.in_memory.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise MalformedMultipart(f"field {self.field!r} is not UTF-8 text; a file needs a filename in its part") from error

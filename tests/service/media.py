@@ -28,6 +28,13 @@ def png(color: tuple[int, int, int] = (200, 40, 40)) -> bytes:
     return _saved(Image.fromarray(picture), "PNG")
 
 
+def large_png() -> bytes:
+    """49 megapixels, just within the limit; a few kilobytes that take a while to decode."""
+    stream = io.BytesIO()
+    Image.new("L", (7000, 7000)).save(stream, format="PNG", compress_level=1)
+    return stream.getvalue()
+
+
 def jpeg() -> bytes:
     return _saved(Image.fromarray(np.linspace(0, 255, SIDE * SIDE * 3).reshape(SIDE, SIDE, 3).astype(np.uint8)), "JPEG")
 

@@ -7,6 +7,7 @@ import logging
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,8 @@ from fastapi import FastAPI
 from bindery.errors import BundleNotFound, CatalogDamaged
 from bindery.settings import Settings
 from service.app import create_app
+from tests.service.conftest import served
+from tests.service.media import large_png
 
 
 def asking(app: FastAPI) -> httpx.AsyncClient:
@@ -133,3 +136,22 @@ async def test_origins_are_let_in_when_they_are_named(toy_settings: Settings, tm
     assert "x-request-id" in friend.headers["access-control-expose-headers"].lower()
     assert "access-control-allow-origin" not in stranger.headers
     assert preflight.status_code == 200
+
+
+def test_a_full_queue_refuses_a_request_as_a_whole(toy_settings: Settings, tmp_path: Path) -> None:
+    limits = toy_settings.limits.model_copy(update={"queue_items": 2})
+    large = large_png()  # decoding it leaves time to look
+    with served(toy_settings.model_copy(update={"limits": limits, "data_dir": tmp_path})) as address, ThreadPoolExecutor(1) as others:
+        for _ in range(10):
+            busy = others.submit(httpx.post, f"{address}/v1/embed/image", files=[("file", ("a.png", large))] * 2, timeout=60)
+            while not busy.done() and "bindery_queue_items 2.0" not in httpx.get(f"{address}/metrics").text:
+                pass
+            refused = httpx.post(f"{address}/v1/embed/text", json={"inputs": ["one", "two"]})
+            assert busy.result().status_code == 200
+            if refused.status_code != 200:
+                break
+        assert code(refused) == (503, "queue_full")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert refused.json()["retryable"] is True
+        assert 'status="503"' in httpx.get(f"{address}/metrics").text
+        assert httpx.post(f"{address}/v1/embed/text", json={"inputs": ["one", "two"]}).status_code == 200

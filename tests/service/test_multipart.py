@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from bindery.errors import MalformedMultipart, TooManyBytes
 from bindery.limits import Limits
-from service.multipart import MEMORY_BYTES, FieldPart, FilePart, form_parser
+from service.multipart import FieldPart, FilePart, form_parser
+from service.spool import MEMORY_BYTES
 
 TYPE = "multipart/form-data; boundary=edge"
 BODY = (
