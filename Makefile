@@ -47,6 +47,9 @@ format: $(VENV)/.dev ## rewrite the code in the project's format
 bench: $(VENV)/.dev ## every benchmark; results as JSON in bench/results
 	$(BIN)/python bench/eager_vs_graph.py
 
+smoke: ## drive every endpoint of the service that runs on PORT
+	$(PYTHON) -B deploy/smoke.py http://localhost:$(PORT)
+
 container: ## build the image, run the compose file and the smoke check with podman (root, Debian)
 	deploy/run-containers.sh
 

@@ -9,7 +9,7 @@ import onnxruntime as ort
 
 from bindery.bundle import Artefact
 from bindery.decoded import Tensors
-from bindery.errors import BundleDamaged, InternalError
+from bindery.errors import BundleDamaged, DeviceUnavailable, InternalError
 from bindery.vectors import Vectors
 
 
@@ -24,6 +24,9 @@ class OnnxEncoder:
         self.provider = provider
         self.input_names = tuple(i.name for i in artefact.inputs)
         self._session = _session(path, provider, threads)
+        if self._session.get_providers()[0] != provider:
+            # ONNX Runtime lists what it was compiled with and falls back without a word; we do not.
+            raise DeviceUnavailable(f"{provider} could not be started on this machine (driver or libraries missing); see docs/deploy.md")
         actual = {i.name for i in self._session.get_inputs()}
         if actual != set(self.input_names):
             raise BundleDamaged(f"{path} takes {sorted(actual)}; the manifest says {sorted(self.input_names)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Literal
 
@@ -13,6 +14,7 @@ from bindery.runtime.encoder import Encoder
 from bindery.runtime.onnx import OnnxEncoder
 
 Device = Literal["auto", "cpu", "cuda"]
+log = logging.getLogger(__name__)
 
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 """Best first: `auto` takes the first that this installation has."""
@@ -27,15 +29,22 @@ def open_encoder(
     `DeviceUnavailable` (the device or the precision is not to be had), `BundleDamaged`.
     """
     artefact = _artefact(bundle, modality, precision)
-    chosen = _device(device)
-    return OnnxEncoder(
-        bundle.path(artefact.path),
-        artefact,
-        dimension=bundle.manifest.dimension,
-        device=chosen,
-        provider=PROVIDERS[chosen],
-        threads=threads or len(os.sched_getaffinity(0)),
-    )
+    candidates = _candidates(device)
+    for candidate in candidates:
+        try:
+            return OnnxEncoder(
+                bundle.path(artefact.path),
+                artefact,
+                dimension=bundle.manifest.dimension,
+                device=candidate,
+                provider=PROVIDERS[candidate],
+                threads=threads or len(os.sched_getaffinity(0)),
+            )
+        except DeviceUnavailable as error:
+            if candidate == candidates[-1]:
+                raise
+            log.warning("%s: %s", candidate, error)
+    raise AssertionError("there is always a last candidate. This is a bug.")
 
 
 def _artefact(bundle: Bundle, modality: str, precision: Precision) -> Artefact:
@@ -47,13 +56,14 @@ def _artefact(bundle: Bundle, modality: str, precision: Precision) -> Artefact:
     raise DeviceUnavailable(f"modality {modality!r} of bundle {bundle.name!r} has no {precision!r} graph; it has: {offered}")
 
 
-def _device(wanted: Device) -> str:
+def _candidates(wanted: Device) -> list[str]:
+    """Devices to try, best first."""
     available = set(ort.get_available_providers())
     if wanted == "auto":
-        return next(device for device, provider in PROVIDERS.items() if provider in available)
+        return [device for device, provider in PROVIDERS.items() if provider in available]
     if PROVIDERS[wanted] not in available:
         raise DeviceUnavailable(
             f"device {wanted!r} was asked for, but this onnxruntime offers {sorted(available)}; "
             "install the `gpu` extra on a machine with an NVIDIA driver, or use device 'cpu'"
         )
-    return wanted
+    return [wanted]
