@@ -134,7 +134,7 @@ class _Best:
         chances = probabilities(outcome.vector[None], self._words, self._scale)[0]  # (1, L) -> (L,)
         cosines = self._words @ outcome.vector  # (L,)
         order = np.argsort(-chances, kind="stable")[: self._top_k]
-        found = [{"label": self._labels[at], "probability": float(chances[at]), "similarity": float(cosines[at])} for at in order]
+        found = [{"label": self._labels[at], "probability": chances[at], "similarity": cosines[at]} for at in order]
         return row | {"labels": found}
 
 
