@@ -8,7 +8,8 @@
     ├── TooLarge 413           TooManyBytes · TooManyItems · TooManyPixels · TooLong
     ├── Unprocessable 422      InvalidParameter · UnreadableMedia · NoVideoStream · NoAudioStream · EmptyMedia ·
     │                          AmbiguousDepth · InvalidFilter · DimensionMismatch · DecoderKilled · UrlNotAllowed
-    ├── ServerFault            InternalError · CatalogDamaged · CatalogTooNew 500 · QueueFull · Starting · Draining · EngineDown · StorageFull 503 · DeadlineExceeded 504
+    ├── ServerFault            InternalError · CatalogDamaged · CatalogTooNew 500 · DeadlineExceeded 504
+    │                          QueueFull · Starting · Draining · EngineDown · StorageFull 503
     └── BundleError 500        BundleNotFound · BundleDamaged · BundleTooNew · DeviceUnavailable
 
 Each class is one row: ``code`` (stable, for machines), ``status`` (HTTP), ``title``, ``retryable``.

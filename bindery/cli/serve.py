@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,6 +46,8 @@ def serve(
         timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
     )
     server = uvicorn.Server(config)
+    # uvicorn drains on SIGTERM and then raises it again; after an orderly stop the exit code is 0, not a death by signal.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         server.run()
     except SystemExit:  # uvicorn's own way out when it cannot start, with codes that mean something else here; its log says why

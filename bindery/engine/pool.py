@@ -13,11 +13,12 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Literal
 
 from bindery.decoded import Prepared
-from bindery.engine.worker import Task, serve
+from bindery.engine.worker import HELLO, Task, serve
 from bindery.errors import BinderyError, DecoderKilled, EngineDown
 from bindery.limits import Limits
 
 Reason = Literal["crashed", "timeout"]
+_START_S = 60.0  # of a process that imports codecs on a machine under full load
 
 
 class _Worker:
@@ -27,6 +28,15 @@ class _Worker:
         self.process: ForkServerProcess = context.Process(target=serve, args=(theirs, limits), daemon=True, name="bindery-decoder")
         self.process.start()
         theirs.close()  # ours must be the only copy left, or its death would not be seen as end of file
+
+    def greet(self) -> None:
+        """Wait until it can take a task. Raises `EngineDown`."""
+        try:
+            if self.connection.poll(_START_S) and self.connection.recv() == HELLO:
+                return
+        except (EOFError, OSError) as error:
+            raise EngineDown("a decoder process ended while it was starting") from error
+        raise EngineDown(f"a decoder process did not start within {_START_S:g} s")
 
     def kill(self) -> None:
         self.process.kill()
@@ -49,8 +59,11 @@ class DecodePool:
         self.workers = workers
 
     def start(self) -> None:
-        for _ in range(self.workers):
-            self._idle.put(_Worker(self._context, self._limits))
+        """Start the processes and wait until all can take a task. Raises `EngineDown`."""
+        workers = [_Worker(self._context, self._limits) for _ in range(self.workers)]
+        for worker in workers:
+            worker.greet()
+            self._idle.put(worker)
 
     def submit(self, task: Task, deadline: float | None) -> Future[Prepared]:
         """Its future gives the `Prepared` or raises the item's `BinderyError`. A cancelled future costs nothing if not begun."""
@@ -94,4 +107,6 @@ class DecodePool:
     def _replace(self, worker: _Worker, reason: Reason) -> _Worker:
         worker.kill()
         self._on_replaced(reason)
-        return _Worker(self._context, self._limits)
+        fresh = _Worker(self._context, self._limits)
+        fresh.greet()
+        return fresh

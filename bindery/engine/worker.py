@@ -17,6 +17,9 @@ from bindery.limits import Limits
 from bindery.media.source import Source
 from bindery.spec import Options, Spec
 
+HELLO = "ready"
+"""The first thing a worker says, when its codecs are loaded."""
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -26,9 +29,10 @@ class Task:
 
 
 def serve(connection: Connection, limits: Limits) -> None:
-    """Answer tasks from ``connection`` until it closes. Each answer is a `Prepared` or a `BinderyError`."""
+    """Say hello, then answer tasks from ``connection`` until it closes. Each answer is a `Prepared` or a `BinderyError`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides when we end
     _limit_memory(limits.decode_memory_bytes)
+    connection.send(HELLO)
     while True:
         try:
             task: Task = connection.recv()

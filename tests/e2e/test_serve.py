@@ -62,7 +62,7 @@ def test_what_was_accepted_is_finished_after_sigterm(process: tuple[subprocess.P
     asking.join(timeout=60)
     assert answers[0].status_code == 200
     assert len([item for item in answers[0].json()["items"] if "embedding" in item]) == 24
-    assert started.wait(timeout=60) in (0, -signal.SIGTERM)  # uvicorn ends by the signal that it was sent, once all is done
+    assert started.wait(timeout=60) == 0
     log = started.stderr.read().decode() if started.stderr else ""
     assert "Traceback" not in log
     assert not _is_ready(address)
