@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PORT   ?= 8000
 JOBS   ?= 2
+MEDIA  ?= ../shared/media
+STARTER ?= bindery/bundles/starter
 
 .PHONY: help serve test test-all check format bench starter starter-eval smoke container clean
 
@@ -46,6 +48,12 @@ format: $(VENV)/.dev ## rewrite the code in the project's format
 
 bench: $(VENV)/.dev ## every benchmark; results as JSON in bench/results
 	$(BIN)/python bench/eager_vs_graph.py
+
+starter: $(VENV)/.dev ## train the starter from MEDIA (../shared/media) and write its bundle
+	BIN=$(BIN) training/starter/make.sh $(MEDIA) $(STARTER)
+
+starter-eval: $(VENV)/.dev ## measure the committed starter on the val split of MEDIA: the table of its model card
+	$(BIN)/python -m training.evaluate --bundle starter --media $(MEDIA)
 
 smoke: ## drive every endpoint of the service that runs on PORT
 	$(PYTHON) -B deploy/smoke.py http://localhost:$(PORT)
