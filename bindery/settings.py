@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bindery.bundle import Precision
-from bindery.limits import Limits
+from bindery.limits import MIB, Limits
 
 
 class Settings(BaseSettings):
@@ -30,6 +30,7 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(20.0, ge=0, description="how long a stopping server finishes what it has accepted")
     body_floor_bytes_per_s: int = Field(4096, ge=0, description="a body slower than this over ten seconds is cut (0: never)")
     cors_origins: tuple[str, ...] = Field((), description="origins that browsers may call from; none by default")
+    cache_bytes: int = Field(64 * MIB, ge=0, description="vectors kept by their input's content, in bytes (0: none)")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least severe lines that are logged")
     log_json: bool = Field(False, description="one JSON object a line instead of readable text")
     limits: Limits = Limits()

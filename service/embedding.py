@@ -9,7 +9,8 @@ from typing import Literal
 import structlog
 
 from bindery.bundle import Bundle
-from bindery.engine.engine import Embedded, Engine
+from bindery.engine.embedded import Embedded
+from bindery.engine.engine import Engine
 from bindery.errors import BinderyError, InternalError, QueueFull, UnknownModel
 from service.exchange import Exchange
 from service.inputs import Item

@@ -12,7 +12,8 @@ from pydantic import Field, ValidationError
 from bindery.bundle import Bundle
 from bindery.collections import Collection, ItemResult, new_item_id
 from bindery.collections import Item as Stored
-from bindery.engine.engine import Embedded, Engine
+from bindery.engine.embedded import Embedded
+from bindery.engine.engine import Engine
 from bindery.errors import BinderyError, InvalidParameter
 from bindery.kinds import KINDS, parse_options
 from bindery.limits import Limits

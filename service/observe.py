@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from bindery.bundle import Bundle
 from bindery.engine.engine import Engine
-from bindery.engine.events import Admitted, BatchRun, Event, Failed, Finished, Listener, Refused, WorkerReplaced
+from bindery.engine.events import Admitted, BatchRun, CacheLookup, Event, Failed, Finished, Listener, Refused, WorkerReplaced
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -41,6 +41,7 @@ TABLE: tuple[Metric, ...] = (
     Metric("gauge", "bindery_queue_items", "items waiting or in work"),
     Metric("gauge", "bindery_ready", "1 when the engine takes work"),
     Metric("gauge", "bindery_bundle_info", "always 1; the bundle that is served", ("bundle", "version", "space")),
+    Metric("counter", "bindery_cache_total", "items by how they got their vector: hit, coalesced or miss", ("modality", "result")),
     Metric("counter", "bindery_label_cache_total", "labels looked up in the cache of label vectors", ("result",)),
 )
 
@@ -99,6 +100,10 @@ class Metrics:
         assert isinstance(event, Refused)
         self._counters["bindery_items_refused_total"].labels(modality, event.code).inc()
 
+    def _cache_lookup(self, modality: str, event: Event) -> None:
+        assert isinstance(event, CacheLookup)
+        self._counters["bindery_cache_total"].labels(modality, event.found).inc()
+
     def _finished(self, modality: str, event: Event) -> None:
         assert isinstance(event, Finished)
         self._counters["bindery_items_finished_total"].labels(modality).inc()
@@ -122,6 +127,7 @@ class Metrics:
 _RECORDERS: dict[type[Event], Callable[[Metrics, str, Event], None]] = {
     Admitted: Metrics._admitted,
     Refused: Metrics._refused,
+    CacheLookup: Metrics._cache_lookup,
     Finished: Metrics._finished,
     Failed: Metrics._failed,
     BatchRun: Metrics._batch_run,

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from bindery.bundle import Bundle
 from bindery.collections import Collection, Query, SearchResult
-from bindery.engine.engine import Embedded, Engine
+from bindery.engine.embedded import Embedded
+from bindery.engine.engine import Engine
 from bindery.errors import InvalidParameter
 from bindery.kinds import parse_options
 from bindery.limits import Limits

@@ -1,6 +1,6 @@
 """The door: `Engine.embed` takes one item of any modality and gives its vector, its error, or its deadline.
 
-admit → decode and prepare (process pool) → ready queue per encoder → batch → runtime → reply
+admit → known already? → decode and prepare (process pool) → ready queue per encoder → batch → runtime → reply
 """
 
 from __future__ import annotations
@@ -8,15 +8,17 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeVar
 
 from bindery.bundle import Bundle, Precision
 from bindery.decoded import Prepared
 from bindery.engine.batching import Batcher
-from bindery.engine.events import Admitted, BatchRun, Event, Failed, Finished, Listener, Refused, WorkerReplaced
+from bindery.engine.cache import Value, VectorCache, content_key
+from bindery.engine.embedded import Embedded
+from bindery.engine.events import Admitted, BatchRun, CacheLookup, Event, Failed, Finished, Listener, Refused, WorkerReplaced
 from bindery.engine.pool import DecodePool
 from bindery.engine.worker import Task
 from bindery.errors import (
@@ -30,17 +32,15 @@ from bindery.errors import (
     UnsupportedMedia,
 )
 from bindery.kinds import parse_options
-from bindery.limits import Limits
+from bindery.limits import MIB, Limits
 from bindery.media.source import Source
 from bindery.prepare.tokens import TextTokenizer
 from bindery.runtime.encoder import Encoder
 from bindery.runtime.open import Device, open_encoder
 from bindery.settings import Settings
 from bindery.spec import Options, TextSpec
-from bindery.vectors import Vectors
 
 State = Literal["starting", "ready", "draining", "stopped", "failed"]
-Value: TypeAlias = Source | str | Sequence[int]
 T = TypeVar("T")
 
 
@@ -51,18 +51,19 @@ class EnginePolicy:
     threads: int | None = None
     decode_workers: int = 2
     max_batch: int = 16
+    cache_bytes: int = 64 * MIB
+    """Of vectors kept by content; 0 turns the cache off."""
 
     @classmethod
     def of(cls, settings: Settings) -> EnginePolicy:
-        return cls(settings.device, settings.precision, settings.threads, settings.decode_workers, settings.max_batch)
-
-
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    vector: Vectors  # (d,) float32, unit length
-    usage: dict[str, float]
-    truncated: bool
-    timings_ms: dict[str, float]  # decode, queue, infer
+        return cls(
+            device=settings.device,
+            precision=settings.precision,
+            threads=settings.threads,
+            decode_workers=settings.decode_workers,
+            max_batch=settings.max_batch,
+            cache_bytes=settings.cache_bytes,
+        )
 
 
 class Engine:
@@ -81,6 +82,7 @@ class Engine:
         self._listeners: list[Listener] = []
         self._idle = asyncio.Event()
         self._idle.set()
+        self._cache = VectorCache(policy.cache_bytes)
         self._pool = DecodePool(policy.decode_workers, limits, lambda reason: self._emit(WorkerReplaced(reason)))
         self._runtime_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="runtime")
         self._text_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
@@ -144,7 +146,7 @@ class Engine:
         self.queued += 1
         self._idle.clear()
         try:
-            embedded = await self._work(modality, source, options, deadline)
+            embedded = await self._answer(modality, source, options, deadline)
         except BinderyError as error:
             self._emit(Failed(modality, error.code))
             raise
@@ -170,15 +172,25 @@ class Engine:
         if self.queued >= self.limits.queue_items:
             raise QueueFull(f"{self.queued} items are waiting or in work; at most {self.limits.queue_items} are taken", retry_after_ms=1000)
 
-    async def _work(self, modality: str, source: Value, options: Options | None, deadline: float | None) -> Embedded:
+    async def _answer(self, modality: str, source: Value, options: Options | None, deadline: float | None) -> Embedded:
+        options = options or parse_options(self.bundle.modality(modality).kind, {})
+        if not self._cache.capacity:
+            return await self._work(modality, source, options, deadline)
+        key = await content_key((self.bundle.digest, modality, self.policy.precision), source, options)
+        embedded, found = await self._cache.through(key, lambda: self._work(modality, source, options, deadline), deadline)
+        self._emit(CacheLookup(modality, found))
+        return embedded
+
+    async def _work(self, modality: str, source: Value, options: Options, deadline: float | None) -> Embedded:
         started = time.monotonic()
         prepared = await _before(deadline, "decode", self._prepare(modality, source, options, deadline))
         decode_ms = (time.monotonic() - started) * 1000
         inferred = await _before(deadline, "infer", self._batchers[modality].infer(prepared.tensors, deadline))
         timings = {"decode": decode_ms, "queue": inferred.queue_ms, "infer": inferred.infer_ms}
+        inferred.vector.setflags(write=False)
         return Embedded(inferred.vector, prepared.usage, prepared.truncated, timings)
 
-    async def _prepare(self, modality: str, source: Value, options: Options | None, deadline: float | None) -> Prepared:
+    async def _prepare(self, modality: str, source: Value, options: Options, deadline: float | None) -> Prepared:
         spec = self.bundle.modality(modality).spec
         if not isinstance(source, Source):
             tokenizer = self._tokenizers[modality]
@@ -187,7 +199,7 @@ class Engine:
             if len(source) > self.limits.text_chars:
                 raise InvalidParameter(f"the text has {len(source)} characters; at most {self.limits.text_chars} are taken")
             return await asyncio.get_running_loop().run_in_executor(self._text_thread, tokenizer.encode, source)
-        return await asyncio.wrap_future(self._pool.submit(Task(source, spec, options or parse_options(spec.kind, {})), deadline))
+        return await asyncio.wrap_future(self._pool.submit(Task(source, spec, options), deadline))
 
     def _open_encoders(self) -> None:
         threads = self.policy.threads or len(os.sched_getaffinity(0))

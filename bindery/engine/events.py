@@ -21,6 +21,14 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheLookup:
+    """How an item got its vector: from the cache, from an equal item in work at the same time, or computed."""
+
+    modality: str
+    found: Literal["hit", "coalesced", "miss"]
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     modality: str
     stages_ms: dict[str, float]  # decode, queue, infer
@@ -46,5 +54,5 @@ class WorkerReplaced:
     reason: Literal["crashed", "timeout", "memory"]
 
 
-Event = Admitted | Refused | Finished | Failed | BatchRun | WorkerReplaced
+Event = Admitted | Refused | CacheLookup | Finished | Failed | BatchRun | WorkerReplaced
 Listener = Callable[[Event], None]

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from bindery.collections import LabelSet
-from bindery.engine.engine import Embedded
+from bindery.engine.embedded import Embedded
 from bindery.errors import InvalidParameter, StorageFull, TooManyItems, UnknownLabelSet
 from bindery.limits import Limits
 from bindery.vectors import Vectors

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from bindery.bundle import Bundle
-from bindery.engine.engine import Embedded
+from bindery.engine.embedded import Embedded
 from bindery.errors import BinderyError
 from bindery.vectors import cut
 from service.answers import Json, Npy, accepted, on_the_wire

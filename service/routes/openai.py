@@ -6,7 +6,7 @@ import numpy as np
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from bindery.engine.engine import Embedded
+from bindery.engine.embedded import Embedded
 from bindery.vectors import cut
 from service.answers import Json, on_the_wire
 from service.embedding import check_model, embed_items, settle, total_usage

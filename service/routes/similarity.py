@@ -6,7 +6,7 @@ import numpy as np
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from bindery.engine.engine import Embedded
+from bindery.engine.embedded import Embedded
 from service.answers import Json
 from service.embedding import check_model, embed_items, settle, total_usage
 from service.exchange import exchange_of

@@ -11,7 +11,8 @@ import pytest
 
 import bindery
 from bindery.bundle import Bundle, open_bundle
-from bindery.engine.engine import Embedded, Engine, EnginePolicy
+from bindery.engine.embedded import Embedded
+from bindery.engine.engine import Engine, EnginePolicy
 from bindery.engine.events import Admitted, BatchRun, Event, Failed, Finished, Refused
 from bindery.errors import (
     BundleDamaged,
@@ -31,7 +32,7 @@ from tests.toybundle import build_toy_bundle
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ELEPHANT = Source.of(EXAMPLES / "elephant.jpg")
-POLICY = EnginePolicy(threads=1, decode_workers=2)
+POLICY = EnginePolicy(threads=1, decode_workers=2, cache_bytes=0)  # what is tested here happens to every item that is computed
 
 
 @pytest.fixture(scope="module")

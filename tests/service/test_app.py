@@ -141,7 +141,8 @@ async def test_origins_are_let_in_when_they_are_named(toy_settings: Settings, tm
 def test_a_full_queue_refuses_a_request_as_a_whole(toy_settings: Settings, tmp_path: Path) -> None:
     limits = toy_settings.limits.model_copy(update={"queue_items": 2})
     large = large_png()  # decoding it leaves time to look
-    with served(toy_settings.model_copy(update={"limits": limits, "data_dir": tmp_path})) as address, ThreadPoolExecutor(1) as others:
+    settings = toy_settings.model_copy(update={"limits": limits, "data_dir": tmp_path, "cache_bytes": 0})
+    with served(settings) as address, ThreadPoolExecutor(1) as others:
         for _ in range(10):
             busy = others.submit(httpx.post, f"{address}/v1/embed/image", files=[("file", ("a.png", large))] * 2, timeout=60)
             while not busy.done() and "bindery_queue_items 2.0" not in httpx.get(f"{address}/metrics").text:
