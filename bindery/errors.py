@@ -2,12 +2,14 @@
 
     BinderyError
     ├── BadRequest 400         MalformedJson · MalformedMultipart · InvalidHeader
+    ├── Unauthorized 401       MissingKey · InvalidKey · Forbidden 403
     ├── NotFound 404           UnknownModality · UnknownModel · UnknownCollection · UnknownItem · UnknownLabelSet · UnknownPath
     ├── MethodNotAllowed 405   NotAcceptable 406 · UnsupportedMedia 415 · BodyTimeout 408
     ├── Conflict 409           SpaceMismatch · AlreadyExists
     ├── TooLarge 413           TooManyBytes · TooManyItems · TooManyPixels · TooLong
     ├── Unprocessable 422      InvalidParameter · UnreadableMedia · NoVideoStream · NoAudioStream · EmptyMedia ·
-    │                          AmbiguousDepth · InvalidFilter · DimensionMismatch · DecoderKilled · UrlNotAllowed
+    │                          AmbiguousDepth · InvalidFilter · DimensionMismatch · DecoderKilled · UrlNotAllowed · UrlFetchFailed
+    ├── TooManyRequests 429    RateLimited · TooManyInflight
     ├── ServerFault            InternalError · CatalogDamaged · CatalogTooNew 500 · DeadlineExceeded 504
     │                          QueueFull · Starting · Draining · EngineDown · StorageFull 503
     └── BundleError 500        BundleNotFound · BundleDamaged · BundleTooNew · DeviceUnavailable
@@ -59,6 +61,22 @@ class MalformedMultipart(BadRequest):
 
 class InvalidHeader(BadRequest):
     code, title = "invalid_header", "A header has an invalid value"
+
+
+class Unauthorized(BinderyError):
+    code, status, title = "unauthorized", 401, "Who asks is not known"
+
+
+class MissingKey(Unauthorized):
+    code, title = "missing_key", "A key is needed"
+
+
+class InvalidKey(Unauthorized):
+    code, title = "invalid_key", "The key is not valid"
+
+
+class Forbidden(BinderyError):
+    code, status, title = "forbidden", 403, "The key does not allow this"
 
 
 class NotFound(BinderyError):
@@ -178,7 +196,25 @@ class DecoderKilled(Unprocessable):
 
 
 class UrlNotAllowed(Unprocessable):
-    code, title = "url_not_allowed", "This server does not fetch URLs"
+    code, title = "url_not_allowed", "This server does not fetch this URL"
+
+
+class UrlFetchFailed(Unprocessable):
+    code, title = "url_fetch_failed", "The URL could not be fetched"
+
+
+class TooManyRequests(BinderyError):
+    """This caller's share is used up; the server itself is well."""
+
+    code, status, title, retryable = "too_many_requests", 429, "Too many requests", True
+
+
+class RateLimited(TooManyRequests):
+    code, title = "rate_limited", "Too many requests in too short a time"
+
+
+class TooManyInflight(TooManyRequests):
+    code, title = "too_many_inflight", "Too many requests at the same time"
 
 
 class ServerFault(BinderyError):

@@ -9,13 +9,16 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bindery.bundle import Precision
-from bindery.limits import MIB, Limits
+from bindery.keys import Key
+from bindery.limits import Limits
 
 
 class Settings(BaseSettings):
     """Everything an operator can change. An unknown field given in code is an error; nested: `BINDERY_LIMITS__PIXELS`."""
 
-    model_config = SettingsConfigDict(env_prefix="BINDERY_", env_nested_delimiter="__", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="BINDERY_", env_nested_delimiter="__", frozen=True, extra="forbid", hide_input_in_errors=True
+    )
 
     bundle: str = Field("starter", description="name or directory of the bundle to serve")
     bundles_dir: Path | None = Field(None, description="where bundles are looked up by name, before the packaged ones")
@@ -30,7 +33,11 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(20.0, ge=0, description="how long a stopping server finishes what it has accepted")
     body_floor_bytes_per_s: int = Field(4096, ge=0, description="a body slower than this over ten seconds is cut (0: never)")
     cors_origins: tuple[str, ...] = Field((), description="origins that browsers may call from; none by default")
-    cache_bytes: int = Field(64 * MIB, ge=0, description="vectors kept by their input's content, in bytes (0: none)")
+    keys_file: Path | None = Field(None, description="TOML file of API keys, read again when it changes; see `bindery keys`")
+    keys: tuple[Key, ...] = Field((), description="API keys as a JSON list, as rows of the file; without any, no key is asked for")
+    metrics_open: bool = Field(True, description="whether /metrics answers without a key; else it takes a key with the scope read")
+    address_requests_per_minute: int | None = Field(None, gt=0, description="of one client address, when no keys are set")
+    address_inflight: int | None = Field(None, gt=0, description="requests at the same time from one client address, when no keys are set")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least severe lines that are logged")
     log_json: bool = Field(False, description="one JSON object a line instead of readable text")
     limits: Limits = Limits()

@@ -11,8 +11,11 @@ from starlette.middleware.cors import CORSMiddleware
 from bindery import __version__
 from bindery.settings import Settings
 from service import page, problems
+from service.auth import Doorkeeper
 from service.edge import Edge
+from service.keyring import KeyRing
 from service.logs import configure_logs
+from service.openapi import describe_keys
 from service.routes import about, classify, collections, embed, health, items, openai, search, similarity
 from service.state import State
 
@@ -28,13 +31,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """An application that starts its engine in the background when it is served. Without ``settings``: from the environment."""
     settings = settings or Settings()
     configure_logs(settings)
-    state = State(settings)
+    state, ring = State(settings), KeyRing(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await state.open()
         try:
-            yield
+            async with ring.watched():
+                yield
         finally:
             await state.close()
 
@@ -52,13 +56,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in (*ROUTERS, page.router):
         app.include_router(router)
     app.router.default = page.Page(page.WEB, app.router.not_found)
+    describe_keys(app, asked_for=ring.closed)
+    app.add_middleware(Doorkeeper, ring=ring, settings=settings)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "X-Request-Id", "X-Request-Timeout-Ms", "X-Priority"],
-            expose_headers=["X-Request-Id", "Server-Timing", "Retry-After", "retry-after-ms"],
+            expose_headers=["X-Request-Id", "Server-Timing", "Retry-After", "retry-after-ms", "RateLimit", "RateLimit-Policy"],
         )
     app.add_middleware(Edge, state=state)  # last added is outermost
     return app

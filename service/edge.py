@@ -88,6 +88,7 @@ class Edge:
             ms=round(elapsed_ms, 2),
             items=exchange.items,
             bytes=exchange.bytes,
+            **({} if exchange.key is None else {"key": exchange.key}),
         )
 
 

@@ -26,6 +26,7 @@ class Exchange:
     stages_ms: dict[str, float] = field(default_factory=dict)
     items: int = 0
     bytes: int = 0  # of the body, so far
+    key: str | None = None  # the name of the key that came with it
     ends: float | None = None
     asked_ms: int | None = None
     """What `X-Request-Timeout-Ms` asked for, already bounded."""

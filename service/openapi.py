@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fastapi import FastAPI
 from pydantic import BaseModel
 
-from bindery.errors import BinderyError, InternalError, InvalidHeader
+from bindery.errors import BinderyError, Forbidden, InternalError, InvalidHeader, InvalidKey, MissingKey, RateLimited, TooManyInflight
+from service.auth import scope_of
 from service.problems import MEDIA_TYPE, Problem
 
 Responses = dict[int | str, dict[str, Any]]
@@ -70,3 +72,28 @@ def _response(errors: Sequence[type[BinderyError]]) -> dict[str, Any]:
         "retryable": errors[0].retryable,
     }
     return {"description": listed, "content": {MEDIA_TYPE: {"schema": inlined(Problem), "example": example}}}
+
+
+def describe_keys(app: FastAPI, *, asked_for: bool) -> None:
+    """Add to the document what the doorkeeper does: each operation's scope, the `Bearer` scheme, and the refusals."""
+    plain = app.openapi
+    refusals = {str(status): _response(several) for status, several in _REFUSALS.items()}
+
+    def openapi() -> dict[str, Any]:
+        document = plain()
+        if "securitySchemes" in document.setdefault("components", {}):
+            return document
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "an API key"}}
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                scope = scope_of(method.upper(), path)
+                if scope is not None:
+                    operation["security"] = [{"key": []}] if asked_for else [{}, {"key": []}]
+                    operation["description"] = f"{operation.get('description', '')}\n\nScope of the key: `{scope}`.".strip()
+                    operation["responses"] |= refusals
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+_REFUSALS = {401: (MissingKey, InvalidKey), 403: (Forbidden,), 429: (RateLimited, TooManyInflight)}

@@ -30,6 +30,7 @@ Options = Annotated[
 def settings_of(**given: object) -> Settings:
     """Settings from the environment, with what was given on the command line over them. Raises `InvalidParameter`."""
     from pydantic import ValidationError
+    from pydantic_settings import SettingsError
 
     from bindery.settings import Settings
 
@@ -38,7 +39,10 @@ def settings_of(**given: object) -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise InvalidParameter(f"setting {name}: {first['msg']} (got {first['input']!r})") from error
+        shown = "" if name.startswith("keys") else f" (got {first['input']!r})"  # what stands there may be a key
+        raise InvalidParameter(f"setting {name}: {first['msg']}{shown}") from error
+    except SettingsError as error:
+        raise InvalidParameter(f"the environment: {error}; lists and objects are written as JSON") from error
 
 
 def open_model(settings: Settings) -> Embedder:

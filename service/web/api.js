@@ -44,7 +44,7 @@ function json(method, body) {
 
 async function call(path, init = {}) {
   let response = await send(path, init);
-  if (response.status === 401 && (await askForKey())) response = await send(path, init);
+  while (response.status === 401 && (await askForKey())) response = await send(path, init);
   if (!response.ok) throw await problemOf(response);
   return response.status === 204 ? null : response.json();
 }

@@ -18,6 +18,7 @@ export function askForKey() {
 }
 
 function openDialog() {
+  const again = key === null ? "" : "The key was not accepted. ";
   const input = h("input", { type: "password", autocomplete: "off", required: true });
   const form = h(
     "form",
@@ -28,7 +29,7 @@ function openDialog() {
       },
     },
     h("h2", {}, "This service asks for a key"),
-    field("Key", input, "Sent to this service only, and forgotten when the page is closed."),
+    field("Key", input, `${again}Sent to this service only, and forgotten when the page is closed.`),
     h(
       "div",
       { class: "actions" },
