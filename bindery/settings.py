@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bindery.bundle import Precision
 from bindery.keys import Key
-from bindery.limits import Limits
+from bindery.limits import MIB, Limits
 
 
 class Settings(BaseSettings):
@@ -30,6 +30,7 @@ class Settings(BaseSettings):
     threads: int | None = Field(None, gt=0, description="threads of one graph run; default: all cores but those kept for decoding")
     decode_workers: int = Field(2, gt=0, le=256, description="decoder processes")
     max_batch: int = Field(16, gt=0, description="most items of one graph run")
+    cache_bytes: int = Field(64 * MIB, ge=0, description="vectors kept by their input's content, in bytes (0: none)")
     drain_seconds: float = Field(20.0, ge=0, description="how long a stopping server finishes what it has accepted")
     body_floor_bytes_per_s: int = Field(4096, ge=0, description="a body slower than this over ten seconds is cut (0: never)")
     cors_origins: tuple[str, ...] = Field((), description="origins that browsers may call from; none by default")
