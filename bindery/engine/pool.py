@@ -2,54 +2,94 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import multiprocessing
 import queue
+import resource
+import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Literal
 
 from bindery.decoded import Prepared
-from bindery.engine.worker import HELLO, Task, serve
+from bindery.engine.wire import Answer, Wire, WireError
+from bindery.engine.worker import Task, serve
 from bindery.errors import BinderyError, DecoderKilled, EngineDown
-from bindery.limits import Limits
+from bindery.limits import MIB, Limits
 
 Reason = Literal["crashed", "timeout"]
 _START_S = 60.0  # of a process that imports codecs on a machine under full load
+_SOCKET_BYTES = 1 * MIB  # room for a picture's tensor, so that a decoder need not wait for the pool to read it
+
+_log = logging.getLogger(__name__)
 
 
 class _Worker:
     def __init__(self, context: ForkServerContext, limits: Limits) -> None:
-        self.connection: Connection
-        self.connection, theirs = context.Pipe()
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+        self.wire = Wire(ours)
+        self.tasks = 0
+        self.first_bytes = 0
         self.process: ForkServerProcess = context.Process(target=serve, args=(theirs, limits), daemon=True, name="bindery-decoder")
         self.process.start()
         theirs.close()  # ours must be the only copy left, or its death would not be seen as end of file
 
-    def greet(self) -> None:
-        """Wait until it can take a task. Raises `EngineDown`."""
+    def greet(self) -> list[str]:
+        """Wait until it can take a task. Returns the walls its sandbox lacks. Raises `EngineDown`, and is then gone."""
         try:
-            if self.connection.poll(_START_S) and self.connection.recv() == HELLO:
-                return
-        except (EOFError, OSError) as error:
+            missing = self.wire.read_hello(time.monotonic() + _START_S)
+        except TimeoutError as error:
+            self.kill()
+            raise EngineDown(f"a decoder process did not start within {_START_S:g} s") from error
+        except WireError as error:
+            self.kill()
             raise EngineDown("a decoder process ended while it was starting") from error
-        raise EngineDown(f"a decoder process did not start within {_START_S:g} s")
+        self.first_bytes = self.resident_bytes()
+        return missing
 
-    def kill(self) -> None:
+    def resident_bytes(self) -> int:
+        """Memory in use as the kernel counts it (0 where it does not say): a decoder's own word would not be worth much."""
+        with contextlib.suppress(OSError), open(f"/proc/{self.process.pid}/statm") as stream:
+            return int(stream.read().split()[1]) * resource.getpagesize()
+        return 0
+
+    def kill(self) -> int | None:
+        """End it and clear away. Returns the exit code that it had by itself, if it had ended."""
+        self.process.join(0.1)
+        code = self.process.exitcode
         self.process.kill()
         self.process.join()
-        self.connection.close()
+        self.wire.close()
+        return code
 
 
 class DecodePool:
-    """``workers`` killable processes. ``run`` may be called from any thread; tasks wait in order for a free process."""
+    """``workers`` killable processes. Its methods may be called from any thread; tasks wait in order for a free process.
 
-    def __init__(self, workers: int, limits: Limits, on_replaced: Callable[[Reason], None]) -> None:
+    A process is replaced when it dies, when it is late, and before what codecs leak adds up: after ``tasks_a_life`` tasks
+    or when it holds ``growth_bytes`` more than at its start.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        limits: Limits,
+        on_replaced: Callable[[Reason], None],
+        *,
+        tasks_a_life: int = 5000,
+        growth_bytes: int = 512 * MIB,
+    ) -> None:
         self._limits = limits
         self._on_replaced = on_replaced
+        self._tasks_a_life = tasks_a_life
+        self._growth_bytes = growth_bytes
         # forkserver: a new process in tens of milliseconds, without the threads and models of this one
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["bindery.engine.worker"])
@@ -61,13 +101,16 @@ class DecodePool:
     def start(self) -> None:
         """Start the processes and wait until all can take a task. Raises `EngineDown`."""
         workers = [_Worker(self._context, self._limits) for _ in range(self.workers)]
+        missing: list[str] = []
         for worker in workers:
-            worker.greet()
+            missing = worker.greet()
             self._idle.put(worker)
+        for wall in missing:  # the same for all of them
+            _log.warning("decoders run without a part of their sandbox: %s", wall)
 
     def submit(self, task: Task, deadline: float | None) -> Future[Prepared]:
         """Its future gives the `Prepared` or raises the item's `BinderyError`. A cancelled future costs nothing if not begun."""
-        return self._threads.submit(self._run, task, deadline)
+        return self._threads.submit(self._prepared, task, deadline)
 
     def stop(self) -> None:
         self._closed.set()
@@ -75,38 +118,73 @@ class DecodePool:
         while not self._idle.empty():
             self._idle.get().kill()
 
-    def _run(self, task: Task, deadline: float | None) -> Prepared:
+    def _prepared(self, task: Task, deadline: float | None) -> Prepared:
+        answer = self._run(task, deadline)
+        if not isinstance(answer, Prepared):
+            raise EngineDown("a decoder process answered another question. This is a bug.")
+        return answer
+
+    def _run(self, task: Task, deadline: float | None) -> Answer:
         if self._closed.is_set():
             raise EngineDown("the decoders were stopped")
         worker = self._idle.get()
         try:
             answer = self._ask(worker, task, deadline)
-        except TimeoutError as error:  # before OSError, whose child it is
-            worker = self._replace(worker, "timeout")
+            if self._is_spent(worker):
+                worker = self._renewed(worker)
+        except TimeoutError as error:
+            worker = self._replace(worker, "timeout", worker.kill())
             raise DecoderKilled(f"decoding {task.source.name} took longer than {self._limits.decode_seconds:g} s") from error
-        except (EOFError, OSError) as error:
-            worker = self._replace(worker, "crashed")
-            raise DecoderKilled(f"decoding {task.source.name} ended its process; the file is damaged or hostile") from error
+        except WireError as error:
+            code = worker.kill()
+            worker = self._replace(worker, "crashed", code)
+            raise DecoderKilled(f"decoding {task.source.name} {_ending(code)}") from error
         finally:
             self._idle.put(worker)
         if isinstance(answer, BinderyError):
             raise answer
         return answer
 
-    def _ask(self, worker: _Worker, task: Task, deadline: float | None) -> Prepared | BinderyError:
+    def _ask(self, worker: _Worker, task: Task, deadline: float | None) -> Answer:
         allowed_s = self._limits.decode_seconds
         if deadline is not None:
             # Nobody waits for a vector after the deadline, but a process that is nearly done is cheaper to keep than to kill.
             allowed_s = min(allowed_s, max(deadline - time.monotonic(), 0.0) + 1.0)
-        worker.connection.send(task)
-        if not worker.connection.poll(allowed_s):
-            raise TimeoutError
-        answer: Prepared | BinderyError = worker.connection.recv()
-        return answer
+        until = time.monotonic() + allowed_s
+        worker.tasks += 1
+        worker.wire.send_task(task, until)
+        return worker.wire.read_answer(until, self._limits.decode_memory_bytes)
 
-    def _replace(self, worker: _Worker, reason: Reason) -> _Worker:
+    def _is_spent(self, worker: _Worker) -> bool:
+        return worker.tasks >= self._tasks_a_life or worker.resident_bytes() - worker.first_bytes > self._growth_bytes
+
+    def _renewed(self, worker: _Worker) -> _Worker:
+        """A fresh process in place of a spent one; the spent one when none can be started, since its last answer was good."""
+        try:
+            fresh = self._fresh()
+        except (EngineDown, OSError) as error:
+            _log.warning("a decoder process cannot be renewed yet: %s", error)
+            return worker
         worker.kill()
-        self._on_replaced(reason)
-        fresh = _Worker(self._context, self._limits)
-        fresh.greet()
         return fresh
+
+    def _replace(self, dead: _Worker, reason: Reason, code: int | None) -> _Worker:
+        """A fresh process; the dead one when none can be started: its next task finds that out and tries again."""
+        _log.info("a decoder process is replaced: %s, exit code %s", reason, code)
+        self._on_replaced(reason)
+        try:
+            return self._fresh()
+        except (EngineDown, OSError) as error:
+            _log.error("a decoder process cannot be replaced: %s", error)
+            return dead
+
+    def _fresh(self) -> _Worker:
+        worker = _Worker(self._context, self._limits)
+        worker.greet()
+        return worker
+
+
+def _ending(code: int | None) -> str:
+    if code == -signal.SIGXCPU:
+        return "used too much processor time; the file is hostile or far too large"
+    return "ended its process; the file is damaged or hostile"
