@@ -43,6 +43,14 @@ class Waveform:
 
 
 @dataclass(frozen=True, slots=True)
+class Extent:
+    """How long a file lasts, and how long the stream in it that counts (its picture or its sound) does."""
+
+    file_s: float
+    stream_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Raster:
     """One measured value a pixel: metres for depth; 0..1 of the stated range for thermal."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bindery.bundle import Bundle, Precision, find_bundle, open_bundle
+from bindery.clips import DEFAULT_SECONDS, Clip, failure, mean_vector, windows
 from bindery.decoded import Prepared
 from bindery.errors import BinderyError, EmptyMedia, InvalidParameter, UnsupportedMedia
 from bindery.kinds import KINDS, parse_options
@@ -26,7 +27,7 @@ from bindery.prepare.tokens import TextTokenizer
 from bindery.runtime.collate import collate
 from bindery.runtime.encoder import Encoder
 from bindery.runtime.open import Device, open_encoder
-from bindery.spec import Options, TextSpec
+from bindery.spec import Options, PartOptions, TextSpec
 from bindery.vectors import Vectors
 from bindery.zeroshot import expand_labels, label_vectors, probabilities
 
@@ -83,20 +84,32 @@ class Embedder:
         return np.stack(rows) if rows else np.empty((0, self.dimension), dtype=np.float32)
 
     def embed_each(self, modality: str, inputs: Sequence[Input], **options: object) -> Iterator[Vectors | BinderyError]:
-        """Each input's ``(d,)`` vector or its error, in order. Works through any number of files in bounded memory."""
-        encoder = self.encoder(modality)
-        kind = self.bundle.modality(modality).kind
-        parsed = parse_options(kind, options)
-        spec = self.bundle.modality(modality).spec
-        pad_id = spec.pad_id if isinstance(spec, TextSpec) else 0
-        pending = iter(inputs)
-        with ThreadPoolExecutor(max_workers=min(4, len(os.sched_getaffinity(0)))) as pool:
-            while chunk := list(islice(pending, encoder.max_batch)):
-                prepared = list(pool.map(lambda value: self._prepare_or_error(modality, value, parsed), chunk))
-                good = [p.tensors for p in prepared if isinstance(p, Prepared)]
-                vectors = iter(encoder.encode(collate(good, pad_id))) if good else iter(())
-                for item in prepared:
-                    yield item if isinstance(item, BinderyError) else next(vectors)
+        """Each input's ``(d,)`` vector or its error, in order. Works through any number of files in bounded memory.
+
+        With ``clip_seconds`` and ``pool="mean"``: the mean of the input's clips; the clips themselves are `embed_clips`'.
+        """
+        parsed = parse_options(self.bundle.modality(modality).kind, options)
+        if isinstance(parsed, PartOptions) and parsed.clip_seconds is not None:
+            if parsed.pool == "none":
+                raise InvalidParameter('clip_seconds gives several vectors of an input: take embed_clips, or pool="mean" for their mean')
+            for value in inputs:
+                clips = self._clips_or_error(modality, value, parsed)
+                yield clips if isinstance(clips, BinderyError) else mean_vector(clips)
+            return
+        yield from self._each(modality, ((value, parsed) for value in inputs))
+
+    def embed_clips(self, modality: str, value: Input, **options: object) -> list[Clip]:
+        """One video or sound as its clips, in the order of their time, each with its vector or its own error.
+
+        ``options``: `clip_seconds` (10), `clip_stride` (0.8 of it), and `start`, `end` for a part of it. Memory does not grow
+        with its length. Raises the media errors, `TooLong` beyond ``limits.clips``, and a clip's error when all failed.
+        """
+        parsed = parse_options(self.bundle.modality(modality).kind, {"clip_seconds": DEFAULT_SECONDS, **options})
+        assert isinstance(parsed, PartOptions), f"modality {modality} took clip_seconds and has no parts. This is a bug."
+        clips = self._clips_or_error(modality, value, parsed)
+        if isinstance(clips, BinderyError):
+            raise clips
+        return clips
 
     def classify(
         self,
@@ -136,6 +149,31 @@ class Embedder:
                 self.bundle, modality, device=self._device, precision=self._precision, threads=self._threads
             )
         return self._encoders[modality]
+
+    def _clips_or_error(self, modality: str, value: Input, options: PartOptions) -> list[Clip] | BinderyError:
+        measure = KINDS[self.bundle.modality(modality).kind].measure
+        assert measure is not None, f"{modality} cannot be cut into clips. This is a bug."
+        try:
+            source = _as_source(modality, value)
+            cut = windows(source.name, measure(source, self.limits), options, self.limits)
+        except BinderyError as error:
+            return error
+        vectors = self._each(modality, ((source, window.options) for window in cut))
+        clips = [Clip(window, vector) for window, vector in zip(cut, vectors, strict=True)]
+        return failure(clips) or clips
+
+    def _each(self, modality: str, jobs: Iterable[tuple[Input, Options]]) -> Iterator[Vectors | BinderyError]:
+        encoder = self.encoder(modality)
+        spec = self.bundle.modality(modality).spec
+        pad_id = spec.pad_id if isinstance(spec, TextSpec) else 0
+        pending = iter(jobs)
+        with ThreadPoolExecutor(max_workers=min(4, len(os.sched_getaffinity(0)))) as pool:
+            while chunk := list(islice(pending, encoder.max_batch)):
+                prepared = list(pool.map(lambda job: self._prepare_or_error(modality, *job), chunk))
+                good = [p.tensors for p in prepared if isinstance(p, Prepared)]
+                vectors = iter(encoder.encode(collate(good, pad_id))) if good else iter(())
+                for item in prepared:
+                    yield item if isinstance(item, BinderyError) else next(vectors)
 
     def _prepare_or_error(self, modality: str, value: Input, options: Options) -> Prepared | BinderyError:
         try:

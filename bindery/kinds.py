@@ -12,10 +12,11 @@ from typing import cast
 
 from pydantic import BaseModel, ValidationError
 
-from bindery.decoded import Picture, Prepared
+from bindery.decoded import Extent, Picture, Prepared
 from bindery.errors import InvalidParameter, UnknownModality
 from bindery.limits import Limits
 from bindery.media import audio, image, raster, video
+from bindery.media.extent import measure_audio, measure_video
 from bindery.media.guard import check_bytes
 from bindery.media.source import Source
 from bindery.prepare.audio import prepare_audio
@@ -29,6 +30,7 @@ from bindery.spec import (
     DepthSpec,
     ImageOptions,
     ImageSpec,
+    LengthOptions,
     Options,
     PartOptions,
     Spec,
@@ -40,11 +42,15 @@ from bindery.spec import (
 )
 
 Prepare = Callable[[Source, Spec, Options, Limits], Prepared]
+Measure = Callable[[Source, Limits], Extent]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One row: the spec and options classes, what is accepted, and the way from file to tensors (None for text)."""
+    """One row: the spec and options classes, what is accepted, and the way from file to tensors (None for text).
+
+    ``measure`` tells how long a file lasts without decoding it; None for kinds that do not last.
+    """
 
     name: str
     spec: type[BaseModel]
@@ -52,6 +58,7 @@ class Kind:
     media_types: tuple[str, ...]
     suffixes: tuple[str, ...]
     prepare: Prepare | None
+    measure: Measure | None = None
 
 
 def parse_options(kind: str, values: Mapping[str, object]) -> Options:
@@ -97,6 +104,7 @@ def _depth(source: Source, spec: Spec, options: Options, limits: Limits) -> Prep
 def _video(source: Source, spec: Spec, options: Options, limits: Limits) -> Prepared:
     assert isinstance(spec, VideoSpec)
     assert isinstance(options, PartOptions)
+    _check_one(options)
     frames = video.decode_frames(source, limits, n_frames=spec.frames, start=options.start, end=options.end)
     return Prepared(prepare_video(frames, spec), _usage(source, video_frames=float(len(frames.indices))))
 
@@ -104,16 +112,39 @@ def _video(source: Source, spec: Spec, options: Options, limits: Limits) -> Prep
 def _audio(source: Source, spec: Spec, options: Options, limits: Limits) -> Prepared:
     assert isinstance(spec, AudioSpec)
     assert isinstance(options, PartOptions)
+    _check_one(options)
     waveform = audio.decode_waveform(source, limits, start=options.start, end=options.end)
     return Prepared(prepare_audio(waveform, spec), _usage(source, audio_seconds=waveform.samples.shape[1] / waveform.rate))
+
+
+def _check_one(options: PartOptions) -> None:
+    if options.clip_seconds is not None:
+        raise InvalidParameter(
+            "clip_seconds cuts an item into many, and here it must be one: leave it out, or take a part with start and end",
+            pointer="/options/clip_seconds",
+        )
 
 
 def _checked(prepare: Prepare) -> Prepare:
     def run(source: Source, spec: Spec, options: Options, limits: Limits) -> Prepared:
         check_bytes(source, limits)
+        if isinstance(options, LengthOptions):
+            return _measured(source, spec, limits)
         return prepare(source, spec, options, limits)
 
     return run
+
+
+def _measured(source: Source, spec: Spec, limits: Limits) -> Prepared:
+    measure = KINDS[spec.kind].measure
+    assert measure is not None, f"a file of kind {spec.kind} does not last. This is a bug."
+    extent = measure(source, limits)
+    return Prepared({}, {"file_s": extent.file_s, "stream_s": extent.stream_s})
+
+
+def extent_of(measured: Prepared) -> Extent:
+    """The answer to `LengthOptions`, which has the form of every answer of a decoder."""
+    return Extent(measured.usage["file_s"], measured.usage["stream_s"])
 
 
 def _usage(source: Source, **counts: float) -> dict[str, float]:
@@ -135,8 +166,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         for kind in (
             Kind("text", TextSpec, TextOptions, ("text/plain",), (".txt",), None),
             Kind("image", ImageSpec, ImageOptions, image.MEDIA_TYPES, _PICTURES, _checked(_image)),
-            Kind("video", VideoSpec, PartOptions, video.MEDIA_TYPES, _VIDEOS, _checked(_video)),
-            Kind("audio", AudioSpec, PartOptions, audio.MEDIA_TYPES, _SOUNDS, _checked(_audio)),
+            Kind("video", VideoSpec, PartOptions, video.MEDIA_TYPES, _VIDEOS, _checked(_video), measure_video),
+            Kind("audio", AudioSpec, PartOptions, audio.MEDIA_TYPES, _SOUNDS, _checked(_audio), measure_audio),
             Kind("depth", DepthSpec, DepthOptions, raster.DEPTH_TYPES, _RASTERS, _checked(_depth)),
             Kind("thermal", ThermalSpec, ThermalOptions, raster.THERMAL_TYPES, (*_PICTURES, ".npy", ".exr"), _checked(_thermal)),
         )

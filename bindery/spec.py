@@ -148,10 +148,15 @@ class ThermalOptions(_Options):
 
 
 class PartOptions(_Options):
-    """Which part of a video or a sound to take, in seconds from its start."""
+    """Which part of a video or a sound to take, in seconds from its start; whole, or cut into clips."""
 
     start: float | None = Field(None, ge=0, allow_inf_nan=False, description="seconds")
     end: float | None = Field(None, gt=0, allow_inf_nan=False, description="seconds")
+    clip_seconds: float | None = Field(None, gt=0, allow_inf_nan=False, description="cut into clips of so many seconds, a vector each")
+    clip_stride: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="seconds from one clip's start to the next; default: 0.8 of clip_seconds"
+    )
+    pool: Literal["none", "mean"] = Field("none", description="mean: also one vector of the whole, the mean of its clips'")
 
     @model_validator(mode="after")
     def _part_is_forward(self) -> PartOptions:
@@ -159,5 +164,17 @@ class PartOptions(_Options):
             raise ValueError("end must be greater than start")
         return self
 
+    @model_validator(mode="after")
+    def _clips_leave_no_gap(self) -> PartOptions:
+        if self.clip_seconds is None and (self.clip_stride is not None or self.pool != "none"):
+            raise ValueError("clip_stride and pool go with clip_seconds")
+        if self.clip_seconds is not None and (self.clip_stride or 0.0) > self.clip_seconds:
+            raise ValueError("clip_stride must not exceed clip_seconds: what lies between two clips would be in none")
+        return self
 
-Options = TextOptions | ImageOptions | DepthOptions | ThermalOptions | PartOptions
+
+class LengthOptions(_Options):
+    """The engine's own question to a decoder: how long a medium lasts, in place of its tensors. No caller can give it."""
+
+
+Options = TextOptions | ImageOptions | DepthOptions | ThermalOptions | PartOptions | LengthOptions

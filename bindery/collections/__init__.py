@@ -9,6 +9,7 @@ numpy, faiss and sqlite3, and of the project only errors, limits and vectors. It
 
 from __future__ import annotations
 
+from bindery.collections.clips import clip_id
 from bindery.collections.model import (
     Collection,
     CollectionState,
@@ -38,5 +39,6 @@ __all__ = [
     "SearchResult",
     "Store",
     "check_space",
+    "clip_id",
     "new_item_id",
 ]

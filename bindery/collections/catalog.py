@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from bindery.collections.clips import clip_range, is_clip_of
 from bindery.collections.fields import FieldValue
 from bindery.collections.filters import Condition, to_sql
 from bindery.collections.model import Definition, LabelSet
@@ -130,6 +131,12 @@ def keys_of_ids(db: sqlite3.Connection, collection_id: int, ids: Iterable[str]) 
     return [key for key, _ in _keys_by_id(db, collection_id, list(ids)).values()]
 
 
+def keys_of_media(db: sqlite3.Connection, collection_id: int, ids: Iterable[str]) -> list[int]:
+    """Keys of the items with these ids, and of all clips of media with these ids."""
+    keys = set(keys_of_ids(db, collection_id, ids := list(ids)))
+    return sorted(keys.union(key for key, _, _ in _clips(db, collection_id, ids)))
+
+
 def keys_where(db: sqlite3.Connection, collection_id: int, condition: Condition) -> NDArray[np.int64]:
     text, parameters = to_sql(condition, collection_id)
     rows = db.execute(f"SELECT key FROM items WHERE collection_id = ? AND {text}", (collection_id, *parameters))
@@ -137,11 +144,16 @@ def keys_where(db: sqlite3.Connection, collection_id: int, condition: Condition)
 
 
 def content_hashes(db: sqlite3.Connection, collection_id: int, ids: Iterable[str]) -> dict[str, str | None]:
+    """The hash of each id that is there. For a medium stored as clips: that of its clips, None when they do not agree."""
+    wanted = list(ids)
     rows = db.execute(
         "SELECT id, content_hash FROM items WHERE collection_id = ? AND id IN (SELECT value FROM json_each(?))",
-        (collection_id, json.dumps(list(ids))),
+        (collection_id, json.dumps(wanted)),
     )
-    return dict(rows.fetchall())
+    found: dict[str, str | None] = dict(rows.fetchall())
+    for _, medium, content_hash in _clips(db, collection_id, wanted):
+        found[medium] = content_hash if found.get(medium, content_hash) == content_hash else None
+    return found
 
 
 def item_by_id(db: sqlite3.Connection, collection_id: int, id: str) -> StoredItem | None:
@@ -240,6 +252,15 @@ def label_sets(db: sqlite3.Connection, name: str | None = None) -> list[LabelSet
 
 def delete_label_set(db: sqlite3.Connection, name: str) -> bool:
     return db.execute("DELETE FROM label_sets WHERE name = ?", (name,)).rowcount > 0
+
+
+def _clips(db: sqlite3.Connection, collection_id: int, media: Iterable[str]) -> Iterator[tuple[int, str, str | None]]:
+    """(key, medium, content hash) of every clip of these media."""
+    for medium in media:
+        rows = db.execute(
+            "SELECT key, id, content_hash FROM items WHERE collection_id = ? AND id >= ? AND id < ?", (collection_id, *clip_range(medium))
+        ).fetchall()
+        yield from ((key, medium, content_hash) for key, id, content_hash in rows if is_clip_of(id, medium))
 
 
 def _keys_by_id(db: sqlite3.Connection, collection_id: int, ids: list[str]) -> dict[str, tuple[int, str]]:

@@ -41,7 +41,7 @@ class LocalCollection:
         self._limits = limits
         self._vectors = ResidentVectors(collection_id, definition.dimension)
 
-    def upsert(self, items: Sequence[Item]) -> list[ItemResult]:
+    def upsert(self, items: Sequence[Item], *, media: Sequence[str] = ()) -> list[ItemResult]:
         results: dict[int, ItemResult] = {}
         latest: dict[str, tuple[int, Record]] = {}
         for index, item in enumerate(items):
@@ -57,6 +57,9 @@ class LocalCollection:
             with self._database.writing() as db:
                 at = self._next_generation(db)
                 statuses = catalog.upsert(db, self.id, at, [record for _, record in latest.values()])
+                if media:
+                    written = set(catalog.keys_of_ids(db, self.id, latest))
+                    catalog.delete_keys(db, self.id, at, [key for key in catalog.keys_of_media(db, self.id, media) if key not in written])
             for (index, record), status in zip(latest.values(), statuses, strict=True):
                 results[index] = ItemResult(record.id, status)
         return [results[index] for index in range(len(items))]
@@ -84,7 +87,7 @@ class LocalCollection:
             if condition is not None:
                 keys = catalog.keys_where(db, self.id, condition).tolist()
             else:
-                keys = catalog.keys_of_ids(db, self.id, ids or ())
+                keys = catalog.keys_of_media(db, self.id, ids or ())
             if keys:
                 catalog.delete_keys(db, self.id, self._next_generation(db), keys)
         return len(keys)

@@ -50,6 +50,8 @@ class ItemResult:
     id: str
     status: Literal["created", "updated", "superseded", "failed"]
     error: BinderyError | None = None
+    clips: tuple[ItemResult, ...] = ()
+    """What became of each clip, when ``id`` is a medium that was cut into clips."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,8 +145,12 @@ class Collection(Protocol):
     @property
     def definition(self) -> Definition: ...
 
-    def upsert(self, items: Sequence[Item]) -> list[ItemResult]:
-        """Store new items and replace those with a known id: one result for each, in order; bad items fail alone."""
+    def upsert(self, items: Sequence[Item], *, media: Sequence[str] = ()) -> list[ItemResult]:
+        """Store new items and replace those with a known id: one result for each, in order; bad items fail alone.
+
+        ``media``: ids of media that ``items`` replaces as a whole. In the same commit, whatever else is stored under such
+        an id goes away: the item itself, and its clips of another grid.
+        """
 
     def get(self, id: str) -> Item:
         """Raises `UnknownItem`."""
@@ -153,13 +159,16 @@ class Collection(Protocol):
         """Merge into the item's metadata (null removes a name, RFC 7396). Raises `UnknownItem`, `InvalidParameter`."""
 
     def delete(self, *, ids: Iterable[str] | None = None, filter: Mapping[str, Any] | None = None) -> int:
-        """Remove by ids or by filter, exactly one of them; how many went away. Unknown ids are no error."""
+        """Remove by ids or by filter, exactly one of them; how many went away. Unknown ids are no error.
+
+        The id of a medium that is stored as clips stands for all of them.
+        """
 
     def page(self, limit: int = 100, cursor: str | None = None, filter: Mapping[str, Any] | None = None) -> Page:
         """Items in order of creation. Items added meanwhile come later and shift nothing."""
 
     def content_hashes(self, ids: Iterable[str]) -> dict[str, str | None]:
-        """The stored content hash of each id that exists."""
+        """The stored content hash of each id that exists; of a medium stored as clips, theirs (None when they differ)."""
 
     def search(self, query: Query) -> SearchResult:
         """Raises `DimensionMismatch`, `InvalidParameter`, `InvalidFilter`."""

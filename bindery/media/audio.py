@@ -22,9 +22,9 @@ from bindery.media.sniff import require_type
 from bindery.media.source import Source
 from bindery.media.wav import check_wav
 
-_SNDFILE_TYPES = ("audio/wav", "audio/flac", "audio/mpeg", "audio/ogg", "audio/aiff")
+SNDFILE_TYPES = ("audio/wav", "audio/flac", "audio/mpeg", "audio/ogg", "audio/aiff")
 _AV_ONLY_TYPES = ("audio/mp4", "audio/aac", "video/mp4", "video/quicktime", "video/webm", "video/x-matroska", "video/x-msvideo")
-MEDIA_TYPES = (*_SNDFILE_TYPES, *_AV_ONLY_TYPES)
+MEDIA_TYPES = (*SNDFILE_TYPES, *_AV_ONLY_TYPES)
 
 _MAX_RATE_HZ = 768_000  # beyond any sound card; a header that claims more is damaged, and resampling cost grows with it
 _MP3_HEAD_BYTES = 8192
@@ -54,7 +54,7 @@ def decode_waveform(source: Source, limits: Limits, *, start: float | None = Non
         check_seconds(f"the asked part of {source.name}", end - start, limits)
     if media_type == "audio/wav":
         check_wav(source, limits, checks_length=end is None)
-    if media_type in _SNDFILE_TYPES:
+    if media_type in SNDFILE_TYPES:
         try:
             waveform = _by_sndfile(source, limits, start, end)
         except soundfile.LibsndfileError:

@@ -16,6 +16,8 @@ from bindery.media.source import Source
 
 # VP8 keeps hidden reference frames in packets of their own, so its packets are more than its frames.
 _PACKETS_LIE = frozenset({"vp8"})
+_REORDERED = 32  # frames; no codec here shows a frame later than this many after it is decoded
+_STEPS_BACK_S = (0.5, 8.0, 64.0, 1e9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +30,23 @@ class KeyFrame:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Frames in display order. ``stamps`` are in units of ``tick_s`` seconds."""
+    """Frames in display order, of a whole file or of a stretch of it. ``stamps`` are in units of ``tick_s`` seconds."""
 
     stamps: tuple[int, ...]
     tick_s: float
     keys: tuple[KeyFrame, ...]
     is_reliable: bool  # each stamp is one frame's own, so a frame can be recognised by it
+    origin: int | None = None  # the file's first stamp, when that is not the first one here
 
     def time_s(self, number: int) -> float:
-        return (self.stamps[number] - self.stamps[0]) * self.tick_s
+        return (self.stamps[number] - (self.stamps[0] if self.origin is None else self.origin)) * self.tick_s
 
     @property
     def length_s(self) -> float:
-        """From the first frame's start to the last one's end (which is guessed from the mean frame time)."""
+        """From the file's first frame to the end of the last one here (which is guessed from the mean frame time)."""
         count = len(self.stamps)
-        return self.time_s(count - 1) * (count / (count - 1) if count > 1 else 1.0)
+        frame_s = (self.time_s(count - 1) - self.time_s(0)) / (count - 1) if count > 1 else 0.0
+        return self.time_s(count - 1) + frame_s
 
     def part(self, name: str, start: float | None, end: float | None) -> range:
         """Numbers of the frames shown from ``start`` to ``end`` seconds. Raises `InvalidParameter` when start is beyond the last."""
@@ -82,6 +86,36 @@ def read_timeline(source: Source, container: av.container.InputContainer, stream
     return Timeline(tuple(known), _tick_s(stream), _numbered(keys, known) if is_reliable else (), is_reliable)
 
 
+def read_stretch(
+    source: Source,
+    container: av.container.InputContainer,
+    stream: av.video.VideoStream,
+    limits: Limits,
+    start: float | None,
+    end: float | None,
+) -> Timeline | None:
+    """The timeline from the key frame before ``start`` to ``end`` seconds, so that a part of a long file costs what the part does.
+
+    None when the packets do not tell it (then the whole file has to be read). Raises like `read_timeline`.
+    """
+    origin = _first_stamp(container, stream)
+    if origin is None or stream.codec_context.name in _PACKETS_LIE:
+        return None
+    first = origin + int((start or 0.0) / _tick_s(stream))
+    last = None if end is None else origin + int(end / _tick_s(stream)) + 1
+    for back_s in _STEPS_BACK_S:  # key frames are found by decoding time, which runs ahead of the time they are shown at
+        seek_to = max(first - int(back_s / _tick_s(stream)), origin)
+        container.seek(seek_to, stream=stream)
+        packets = _packets_to(source, container, stream, limits, last)
+        if packets is None or not packets.stamps:
+            return None
+        if packets.stamps[0] <= first or seek_to == origin:
+            known = sorted(packets.stamps)
+            is_reliable = len(set(known)) == len(known) and len(packets.keys) > 0
+            return Timeline(tuple(known), _tick_s(stream), _numbered(packets.keys, known), True, origin) if is_reliable else None
+    return None
+
+
 def count_timeline(source: Source, container: av.container.InputContainer, stream: av.video.VideoStream, limits: Limits) -> Timeline:
     """The timeline by decoding every frame, for streams whose packets do not tell. Raises like `read_timeline`."""
     stamps: list[int] = []
@@ -95,6 +129,47 @@ def count_timeline(source: Source, container: av.container.InputContainer, strea
     if not stamps:
         raise EmptyMedia(f"{source.name} holds no video frames")
     return Timeline(tuple(stamps), _tick_s(stream), (), is_reliable=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Packets:
+    stamps: list[int]  # in decoding order; the first one is a key frame's
+    keys: list[tuple[int, int]]
+
+
+def _packets_to(
+    source: Source, container: av.container.InputContainer, stream: av.video.VideoStream, limits: Limits, last: int | None
+) -> _Packets | None:
+    """Packets from where the container stands up to the stamp ``last``; None when one has no time."""
+    packets = _Packets([], [])
+    for packet in container.demux(stream):
+        if packet.is_corrupt:
+            raise av.error.InvalidDataError(0, "the file is cut off or damaged")
+        if packet.size == 0 or packet.is_discard:
+            continue
+        if packet.pts is None or packet.dts is None:
+            return None
+        if last is not None and packet.dts > last:  # all that follow are shown later still
+            break
+        packets.stamps.append(packet.pts)
+        check_count(source, len(packets.stamps), limits)
+        if packet.is_keyframe:
+            packets.keys.append((packet.pts, packet.dts))
+    return packets
+
+
+def _first_stamp(container: av.container.InputContainer, stream: av.video.VideoStream) -> int | None:
+    """The time at which the file's first frame is shown: the least of its first packets' stamps."""
+    stamps: list[int] = []
+    for packet in container.demux(stream):
+        if packet.size == 0 or packet.is_discard:
+            continue
+        if packet.pts is None:
+            return None
+        stamps.append(packet.pts)
+        if len(stamps) > _REORDERED:
+            break
+    return min(stamps, default=None)
 
 
 def check_count(source: Source, count: int, limits: Limits) -> None:

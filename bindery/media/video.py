@@ -17,7 +17,7 @@ from bindery.media.container import open_container
 from bindery.media.guard import check_pixels, check_seconds
 from bindery.media.sniff import require_type
 from bindery.media.source import Source
-from bindery.media.timeline import Timeline, count_timeline, read_timeline
+from bindery.media.timeline import Timeline, count_timeline, read_stretch, read_timeline
 
 MEDIA_TYPES = ("video/mp4", "video/quicktime", "video/webm", "video/x-matroska", "video/x-msvideo")
 _WORTH_A_SEEK = 8  # frames of decoding that a seek must save
@@ -35,6 +35,10 @@ def decode_frames(source: Source, limits: Limits, *, n_frames: int, start: float
     `InvalidParameter` when ``start`` lies beyond the end.
     """
     media_type = require_type(source, MEDIA_TYPES, "video")
+    if start is not None or end is not None:
+        frames = _stretch(source, media_type, limits, n_frames, start, end)
+        if frames is not None:
+            return frames
     with open_container(source, media_type, limits) as container:
         stream = _video_stream(source, container, limits)
         if stream.duration and stream.time_base:
@@ -52,6 +56,19 @@ def decode_frames(source: Source, limits: Limits, *, n_frames: int, start: float
     if frames is None:
         raise UnreadableMedia(f"{source.name}: decoding it twice gave different frames; the file is damaged")
     return frames
+
+
+def _stretch(source: Source, media_type: str, limits: Limits, n_frames: int, start: float | None, end: float | None) -> Frames | None:
+    """The frames of a part, found by reading around it; None where the file has to be read whole."""
+    with open_container(source, media_type, limits) as container:
+        stream = _video_stream(source, container, limits)
+        if stream.duration and stream.time_base:
+            _check_length(source, float(stream.duration * stream.time_base), start, end, limits)
+        timeline = read_stretch(source, container, stream, limits, start, end)
+    if timeline is None:
+        return None
+    _check_length(source, timeline.length_s, start, end, limits)
+    return _frames(source, media_type, timeline, limits, n_frames, start, end)
 
 
 def _video_stream(source: Source, container: av.container.InputContainer, limits: Limits) -> av.video.VideoStream:
@@ -99,7 +116,8 @@ def _by_stamp(
     container: av.container.InputContainer, stream: av.video.VideoStream, timeline: Timeline, wanted: Sequence[int]
 ) -> Iterator[tuple[int, av.video.VideoFrame]]:
     """Wanted frames recognised by their time stamps, seeking over what nobody asked for."""
-    position = 0  # number of the next frame that decoding gives
+    # Number of the next frame that decoding gives; of a stretch, decoding begins outside.
+    position = 0 if timeline.origin is None else -_WORTH_A_SEEK
     decoded = container.decode(stream)
     for number in wanted:
         key = timeline.key_before(number)

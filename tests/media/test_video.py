@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bindery.errors import InvalidParameter, NoVideoStream, TooLong, TooManyPixels, UnreadableMedia
 from bindery.limits import Limits
-from bindery.media import timeline
+from bindery.media import timeline, video
 from bindery.media.source import Source
 from bindery.media.video import decode_frames, frame_indices
 from tests.media import clips
@@ -162,3 +162,26 @@ def test_a_path_and_its_bytes_give_the_same_frames(tmp_path: Path) -> None:
     by_path, by_bytes = (decode_frames(Source.of(value), LIMITS, n_frames=8) for value in (path, path.read_bytes()))
     assert np.array_equal(by_path.pixels, by_bytes.pixels)
     assert by_path.times_s == by_bytes.times_s
+
+
+@pytest.mark.parametrize(
+    ("codec", "container"), [("libx264", "mp4"), ("libx264", "matroska"), ("libx265", "mp4"), ("libvpx-vp9", "webm"), ("libx264", "mov")]
+)
+@pytest.mark.parametrize(("start", "end"), [(0.0, 1.0), (2.03, 3.5), (1.0, 1.01), (4.2, None), (None, 0.5), (4.99, 9.0)])
+def test_a_part_read_by_seeking_is_the_part_of_the_whole(
+    codec: str, container: str, start: float | None, end: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source.of(clips.video(codec, container, frames=150, key_every=20))
+    sought = decode_frames(source, LIMITS, n_frames=6, start=start, end=end)
+    monkeypatch.setattr(video, "_stretch", lambda *_: None)
+    whole = decode_frames(source, LIMITS, n_frames=6, start=start, end=end)
+    assert sought.indices == whole.indices
+    assert sought.times_s == pytest.approx(whole.times_s)
+    assert np.array_equal(sought.pixels, whole.pixels)
+
+
+def test_a_part_of_a_long_file_reads_only_around_it() -> None:
+    source = Source.of(clips.video(frames=900, key_every=30))
+    assert decode_frames(source, Limits(video_frames=100), n_frames=4, start=20, end=22).indices == (0, 19, 39, 59)
+    with pytest.raises(TooLong, match="video_frames"):
+        decode_frames(source, Limits(video_frames=100), n_frames=4)
