@@ -28,11 +28,12 @@ class Window:
 
     start: float
     end: float
+    is_whole: bool = False  # all of the medium: then it has the medium's own vector, and in a collection its id
 
     @property
     def options(self) -> PartOptions:
         """The options that take just this part."""
-        return PartOptions(start=self.start, end=self.end)
+        return PartOptions() if self.is_whole else PartOptions(start=self.start, end=self.end)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +70,8 @@ def windows(name: str, extent: Extent, options: PartOptions, limits: Limits) -> 
     if count > 1 and stop - starts[-1] < min(_ms(SHORTEST_S), length):
         starts.pop()
     ends = [*(at + length for at in starts[:-1]), max(stop, starts[-1] + 1)]
-    cut = [Window(at / 1000, end / 1000) for at, end in zip(starts, ends, strict=True)]
+    is_whole = len(starts) == 1 and options.start is None and options.end is None
+    cut = [Window(at / 1000, end / 1000, is_whole) for at, end in zip(starts, ends, strict=True)]
     return [window for window in cut if window.start < extent.stream_s] or cut[:1]
 
 

@@ -20,6 +20,8 @@ from bindery.collections import Item, ItemResult, Query, SearchResult, Store, ch
 from bindery.collections.local import LocalCollection
 from bindery.embedder import Embedder, Input, load
 from bindery.errors import BinderyError, BundleNotFound, InvalidParameter
+from bindery.kinds import KINDS, parse_options
+from bindery.moments import Medium, store_media
 from bindery.vectors import Vectors, normalize
 
 _ADDED_AT_ONCE = 16  # items in one commit: what a crash or a Ctrl-C can lose
@@ -65,6 +67,9 @@ class SearchableCollection:
 
         A file given by path has that as its id unless ``ids`` says otherwise, so adding it again replaces it, and the
         absolute path as its `uri`; other inputs get a new id. ``metadata``: one object for all, or one for each. Committed in small steps.
+
+        With ``clip_seconds`` (and ``clip_stride``) a video or a sound that is longer is stored as its clips, `ID#start-end` each, in
+        place of all that was stored under its id; its result tells of each clip.
         """
         values = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
         paths = [_path(modality, value, self.model) for value in values]
@@ -73,6 +78,10 @@ class SearchableCollection:
         facts = [metadata or {}] * len(values) if metadata is None or isinstance(metadata, Mapping) else list(metadata)
         if len(names) != len(values) or len(facts) != len(values):
             raise InvalidParameter(f"{len(values)} inputs came with {len(names)} ids and {len(facts)} metadata; the numbers must agree")
+        if options.get("clip_seconds") is not None:
+            parse_options(self.model.bundle.modality(modality).kind, options)  # a wrong option is the caller's, not each input's
+            rows = zip(values, names, uris, facts, strict=True)
+            return [self._add_clips(modality, value, id, uri, one, options) for value, id, uri, one in rows]
         results: list[ItemResult] = []
         for start in range(0, len(values), _ADDED_AT_ONCE):
             part = slice(start, start + _ADDED_AT_ONCE)
@@ -145,6 +154,16 @@ class SearchableCollection:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def _add_clips(
+        self, modality: str, value: Input, id: str, uri: str | None, metadata: Mapping[str, Any], options: Mapping[str, object]
+    ) -> ItemResult:
+        try:
+            clips = self.model.embed_clips(modality, value, **options)
+        except BinderyError as error:
+            return ItemResult(id, "failed", error)
+        (result,) = store_media(self.collection, [Medium(id, modality, clips, uri, metadata)])
+        return result
+
     def _store_each(
         self,
         modality: str,
@@ -159,7 +178,8 @@ class SearchableCollection:
             for id, vector, uri, facts in zip(ids, vectors, uris, metadata, strict=True)
             if not isinstance(vector, BinderyError)
         ]
-        stored = iter(self.collection.upsert(items))
+        lasts = KINDS[self.model.bundle.modality(modality).kind].measure is not None
+        stored = iter(self.collection.upsert(items, media=[item.id for item in items] if lasts else ()))
         return [
             ItemResult(id, "failed", vector) if isinstance(vector, BinderyError) else next(stored)
             for id, vector in zip(ids, vectors, strict=True)

@@ -15,6 +15,7 @@ from bindery.embedder import Embedder, load
 from bindery.errors import BundleNotFound, InvalidParameter, SpaceMismatch, UnknownCollection, UnknownItem
 from bindery.search import SearchableCollection, blend
 from bindery.vectors import normalize
+from tests import longmedia
 from tests.toybundle import DIMENSION, build_toy_bundle
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -141,3 +142,31 @@ def test_a_blend_of_equal_weights_is_the_mean_direction() -> None:
 def test_weights_that_give_no_direction_are_refused(weights: list[float]) -> None:
     with pytest.raises(InvalidParameter):
         blend([np.ones(3, dtype=np.float32)] * 2, weights)
+
+
+def test_a_long_medium_is_stored_as_clips_and_the_best_moment_of_each_file_is_found(shelf: SearchableCollection, tmp_path: Path) -> None:
+    for name, tones in {"up.wav": longmedia.TONES_HZ, "down.wav": longmedia.TONES_HZ[::-1]}.items():
+        (tmp_path / name).write_bytes(longmedia.wav(tones))
+    paths = [tmp_path / "up.wav", tmp_path / "down.wav"]
+    results = shelf.add("audio", paths, ids=["up", "down"], metadata={"kind": "tones"}, clip_seconds=10, clip_stride=10)
+    assert [(result.id, result.status, len(result.clips)) for result in results] == [("up", "created", 6), ("down", "created", 6)]
+    assert len(shelf) == 12
+    query = longmedia.wav(longmedia.TONES_HZ[1:2], 5)
+    best = shelf.search(file=query, modality="audio", group_by="uri").hits
+    assert {(hit.id, hit.start, hit.end) for hit in best} == {("up#10-20", 10, 20), ("down#40-50", 40, 50)}
+    assert [dict(hit.metadata) for hit in best] == [{"kind": "tones"}] * 2
+
+    again = shelf.add("audio", paths, ids=["up", "down"], clip_seconds=10, clip_stride=10)
+    assert [(result.status, len(result.clips)) for result in again] == [("updated", 6)] * 2
+    assert len(shelf) == 12
+    shelf.add("audio", paths[:1], ids=["up"], clip_seconds=30, clip_stride=30)
+    assert len(shelf) == 8
+    assert {hit.id for hit in shelf.search(file=query, modality="audio", top_k=20)} >= {"up#0-30", "up#30-60"}
+    shelf.add("audio", paths[:1], ids=["up"])
+    assert len(shelf) == 7
+    assert shelf.get("up").start is None
+    assert shelf.delete(["down"]) == 6
+    (failed,) = shelf.add("audio", [b"no sound"], ids=["junk"], clip_seconds=10)
+    assert (failed.id, failed.status) == ("junk", "failed")
+    with pytest.raises(InvalidParameter, match="must not exceed"):
+        shelf.add("audio", paths, clip_seconds=1, clip_stride=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
@@ -43,7 +43,10 @@ def embed(
     """Turn files or texts into vectors of unit length. Inputs that cannot be read are reported and counted (exit code 3)."""
     wanted = format or _format_of(out)
     model = open_model(settings_of(bundle=bundle, device=device, precision=precision, threads=threads))
-    results = list(model.embed_each(modality, inputs, **parse_pairs(option)))
+    options = parse_pairs(option)
+    if "clip_seconds" in options:
+        raise typer.Exit(_clips(model, modality, inputs, options, wanted, out))
+    results = list(model.embed_each(modality, inputs, **options))
     failed = 0
     for name, result in zip(inputs, results, strict=True):
         if isinstance(result, BinderyError):
@@ -56,6 +59,36 @@ def embed(
     raise typer.Exit(exit_code(len(inputs), failed))
 
 
+def _clips(model: Embedder, modality: str, inputs: Sequence[str], options: Mapping[str, str], format: Format, out: Path | None) -> int:
+    """Each input as its clips, as JSON; with ``pool=mean`` their mean beside them. The exit code."""
+    from bindery.clips import mean_vector
+    from bindery.kinds import parse_options
+
+    if format is not Format.JSON:
+        raise InvalidParameter("clips are written as JSON; for .npy and Parquet embed parts with start and end, or index the files")
+    parse_options(model.bundle.modality(modality).kind, options)
+    items: list[dict[str, object]] = []
+    failed = 0
+    for index, name in enumerate(inputs):
+        item: dict[str, object] = {"index": index, "name": name}
+        try:
+            clips = model.embed_clips(modality, name, **options)
+        except BinderyError as error:
+            complain(error, name)
+            failed += 1
+            items.append(item | {"error": _error(error)})
+            continue
+        item["clips"] = [
+            {"start": clip.window.start, "end": clip.window.end}
+            | ({"error": _error(clip.vector)} if isinstance(clip.vector, BinderyError) else {"embedding": [float(x) for x in clip.vector]})
+            for clip in clips
+        ]
+        failed += any(isinstance(clip.vector, BinderyError) for clip in clips)
+        items.append(item | ({"embedding": [float(x) for x in mean_vector(clips)]} if options.get("pool") == "mean" else {}))
+    write_bytes(_document(model, modality, items), out)
+    return exit_code(len(inputs), failed)
+
+
 def _format_of(out: Path | None) -> Format:
     suffix = out.suffix.lower() if out else ""
     return {".npy": Format.NPY, ".parquet": Format.PARQUET}.get(suffix, Format.JSON)
@@ -65,11 +98,19 @@ def _json(model: Embedder, modality: str, inputs: Sequence[str], results: Result
     items: list[dict[str, object]] = []
     for index, (name, result) in enumerate(zip(inputs, results, strict=True)):
         if isinstance(result, BinderyError):
-            items.append({"index": index, "name": name, "error": {"code": result.code, "message": result.detail}})
+            items.append({"index": index, "name": name, "error": _error(result)})
         else:
             items.append({"index": index, "name": name, "embedding": [float(x) for x in result]})
+    return _document(model, modality, items)
+
+
+def _error(error: BinderyError) -> dict[str, str]:
+    return {"code": error.code, "message": error.detail}
+
+
+def _document(model: Embedder, modality: str, items: Sequence[object]) -> bytes:
     head = {"model": model.bundle.name, "space": model.space, "modality": modality, "dimension": model.dimension}
-    return (json.dumps({**head, "items": items}, ensure_ascii=False) + "\n").encode()
+    return (json.dumps({**head, "items": list(items)}, ensure_ascii=False) + "\n").encode()
 
 
 def _npy(_model: Embedder, _modality: str, _inputs: Sequence[str], results: Results) -> bytes:

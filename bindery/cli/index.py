@@ -38,6 +38,25 @@ class Tally:
         return f"{self.listed} listed = {self.done} done + {self.skipped} skipped + {self.failed} failed"
 
 
+@dataclass(frozen=True)
+class Work:
+    """What every step of a run needs."""
+
+    model: Embedder
+    precision: str
+    grid: Mapping[str, float]
+    target: Collection
+    tally: Tally
+
+    def lasts(self, modality: str) -> bool:
+        from bindery.kinds import KINDS
+
+        return KINDS[self.model.bundle.modality(modality).kind].measure is not None
+
+    def cuts(self, modality: str) -> bool:
+        return bool(self.grid) and self.lasts(modality)
+
+
 def index(
     source: Annotated[Path, typer.Argument(help="A folder; it is searched to the bottom.")],
     collection: Annotated[str, typer.Option("--collection", help="Where to put them; made when it is missing.")],
@@ -50,6 +69,12 @@ def index(
         list[str] | None,
         typer.Option("--field", metavar="NAME=TYPE", help="A metadata field to declare when the collection is made. Repeatable."),
     ] = None,
+    clip_seconds: Annotated[
+        float, typer.Option("--clip-seconds", min=0, help="Cut longer videos and sounds into clips of so many seconds. 0: never.")
+    ] = 10.0,
+    clip_stride: Annotated[
+        float | None, typer.Option("--clip-stride", help="Seconds from one clip's start to the next [default: 0.8 of --clip-seconds].")
+    ] = None,
     data_dir: DataDir = None,
     bundle: Bundle = None,
     device: Device = None,
@@ -60,9 +85,10 @@ def index(
 
     The modality comes from the rules, else from the suffix; PNG and TIFF count as image. Files that are in the collection with
     the same content are skipped. A file that cannot be read is reported and counted, and the others go on (exit code 3).
-    A file's id is its path below the folder. It may be interrupted at any time and run again.
+    A file's id is its path below the folder; its clips' are ID#start-end. It may be interrupted at any time and run again.
     """
     rules = [Rule(glob, modality) for glob, modality in parse_pairs(rule).items()]
+    grid = _grid(clip_seconds, clip_stride)
     fields = parse_pairs(field)
 
     from bindery.collections import Store, check_space
@@ -82,7 +108,7 @@ def index(
         _tell_left_out(listing.ambiguous, listing.other)
         tally = Tally(len(listing.files))
         try:
-            _run(listing.files, model, settings.precision, target, tally)
+            _run(listing.files, Work(model, settings.precision, grid, target, tally))
         except KeyboardInterrupt:
             note(f"interrupted: {tally}; what is done is kept, run it again for the rest")
             raise typer.Exit(_INTERRUPTED) from None
@@ -90,55 +116,79 @@ def index(
     raise typer.Exit(exit_code(tally.listed, tally.failed))
 
 
-def _run(files: Sequence[Listed], model: Embedder, precision: str, target: Collection, tally: Tally) -> None:
+def _run(files: Sequence[Listed], work: Work) -> None:
+    tally = work.tally
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = progress_console()
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("indexing", total=len(files))
         for start in range(0, len(files), _STEP):
             step = files[start : start + _STEP]
-            hashes = dict(_hashes(step, model, precision, tally))
-            known = target.content_hashes(hashes)
+            hashes = dict(_hashes(step, work))
+            known = work.target.content_hashes(hashes)
             changed = [file for file in step if file.id in hashes and known.get(file.id) != hashes[file.id]]
             tally.skipped += len(hashes) - len(changed)
             for modality in sorted({file.modality for file in changed}):
-                _store(modality, [file for file in changed if file.modality == modality], hashes, model, target, tally)
+                (_store_clips if work.cuts(modality) else _store)(
+                    modality, [file for file in changed if file.modality == modality], hashes, work
+                )
             progress.advance(bar, len(step))
 
 
-def _store(modality: str, files: Sequence[Listed], hashes: Mapping[str, str], model: Embedder, target: Collection, tally: Tally) -> None:
+def _store(modality: str, files: Sequence[Listed], hashes: Mapping[str, str], work: Work) -> None:
     from bindery.collections import Item
 
     items: list[Item] = []
-    for file, vector in zip(files, _embed(modality, files, model), strict=True):
+    for file, vector in zip(files, _embed(modality, files, work.model), strict=True):
         if isinstance(vector, BinderyError):
-            _fail(file.id, vector, tally)
+            _fail(file.id, vector, work.tally)
         else:
             items.append(Item(file.id, modality, vector, uri=str(file.path.absolute()), content_hash=hashes[file.id]))
-    for result in target.upsert(items):
+    # A file that was stored as clips before is stored whole now.
+    for result in work.target.upsert(items, media=[item.id for item in items] if work.lasts(modality) else ()):
         if result.error is not None:
-            _fail(result.id, result.error, tally)
+            _fail(result.id, result.error, work.tally)
         else:
-            tally.done += 1
+            work.tally.done += 1
 
 
-def _hashes(files: Sequence[Listed], model: Embedder, precision: str, tally: Tally) -> Iterator[tuple[str, str]]:
-    """Each file's id with a digest of all that decides its vector: bytes, bundle, modality and precision."""
+def _store_clips(modality: str, files: Sequence[Listed], hashes: Mapping[str, str], work: Work) -> None:
+    """One commit a file: it may have hundreds of clips. A file with a clip that failed keeps the others, and counts as failed."""
+    from bindery.moments import Medium, store_media
+
+    for file in files:
+        try:
+            clips = work.model.embed_clips(modality, file.path, **work.grid)
+        except BinderyError as error:
+            _fail(file.id, error, work.tally)
+            continue
+        (stored,) = store_media(work.target, [Medium(file.id, modality, clips, str(file.path.absolute()), content_hash=hashes[file.id])])
+        failed = [clip for clip in stored.clips if clip.error is not None]
+        for clip in failed:
+            assert clip.error is not None
+            complain(clip.error, clip.id)
+        work.tally.failed += bool(failed)
+        work.tally.done += not failed
+
+
+def _hashes(files: Sequence[Listed], work: Work) -> Iterator[tuple[str, str]]:
+    """Each file's id with a digest of all that decides its vectors: bytes, bundle, modality, precision and the grid of clips."""
     from bindery.media.guard import check_bytes
     from bindery.media.source import Source
 
     for file in files:
-        digest = hashlib.sha256(f"{model.bundle.digest} {file.modality} {precision} ".encode())
+        grid = work.grid if work.cuts(file.modality) else {}
+        digest = hashlib.sha256(f"{work.model.bundle.digest} {file.modality} {work.precision} {sorted(grid.items())} ".encode())
         try:
             source = Source.of(file.path)
-            check_bytes(source, model.limits)
+            check_bytes(source, work.model.limits)
             with source.open() as stream:
                 while piece := stream.read(1 << 20):
                     digest.update(piece)
         except BinderyError as error:
-            _fail(file.id, error, tally)
+            _fail(file.id, error, work.tally)
         except OSError as error:
-            _fail(file.id, UnreadableMedia(f"{file.id} cannot be read: {error.strerror}"), tally)
+            _fail(file.id, UnreadableMedia(f"{file.id} cannot be read: {error.strerror}"), work.tally)
         else:
             yield file.id, digest.hexdigest()
 
@@ -151,6 +201,16 @@ def _embed(modality: str, files: Sequence[Listed], model: Embedder) -> Iterator[
     vectors = model.embed_each(modality, [text for text in texts if isinstance(text, str)])
     for text in texts:
         yield next(vectors) if isinstance(text, str) else text
+
+
+def _grid(clip_seconds: float, clip_stride: float | None) -> dict[str, float]:
+    """The options that cut; none when nothing is cut. Raises `InvalidParameter` for what makes no grid."""
+    from bindery.kinds import parse_options
+
+    given = {"clip_seconds": clip_seconds or None, "clip_stride": clip_stride}
+    grid = {name: value for name, value in given.items() if value is not None}
+    parse_options("video", grid)
+    return grid
 
 
 def _text(file: Listed) -> str | BinderyError:

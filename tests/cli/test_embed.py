@@ -8,6 +8,7 @@ import pyarrow.parquet
 import pytest
 
 from bindery.embedder import load
+from tests import longmedia
 from tests.cli.conftest import Run
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -72,3 +73,15 @@ def test_classify_shows_the_best_labels_first(run: Run, toy: Path, tmp_path: Pat
     assert [(each["label"], pytest.approx(each["probability"])) for each in first["labels"]] == best
     assert second["error"]["code"] == "unreadable_media"
     assert best[0][0].encode() in run("classify", "--modality", "audio", DOG, *options).out
+
+
+def test_clips_are_written_with_their_times(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "tones.wav").write_bytes(longmedia.wav())
+    options = ("--option", "clip_seconds=20", "--option", "clip_stride=20", "--option", "pool=mean")
+    told = run("embed", "--modality", "audio", tmp_path / "tones.wav", *options)
+    (item,) = told.json["items"]
+    assert told.code == 0
+    assert [(clip["start"], clip["end"]) for clip in item["clips"]] == [(0, 20), (20, 40), (40, 60)]
+    assert len(item["clips"][0]["embedding"]) == len(item["embedding"]) == told.json["dimension"]
+    assert run("embed", "--modality", "audio", tmp_path / "tones.wav", *options, "--format", "npy").code == 1
+    assert run("embed", "--modality", "audio", tmp_path / "nothing.wav", *options).code == 1

@@ -12,6 +12,7 @@ import pytest
 
 from bindery.collections import Store
 from bindery.embedder import load
+from tests import longmedia
 from tests.cli.conftest import Run
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -111,3 +112,48 @@ def test_search_by_words_file_and_item(run: Run, tmp_path: Path) -> None:
     assert wrong.err.startswith("error[invalid_filter]: no field 'color'")
     assert b"dog.wav" in run("search", "--collection", "shelf", "words").out
     assert run("search", "--collection", "shelf", "words", "--min-score", "2").err == "no hits\n"
+
+
+def test_long_files_are_cut_and_the_moment_is_found(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "media"
+    folder.mkdir()
+    (folder / "tones.wav").write_bytes(longmedia.wav())
+    (folder / "colors.mp4").write_bytes(longmedia.mp4())
+    shutil.copy(EXAMPLES / "dog.wav", folder)
+    (tmp_path / "query.wav").write_bytes(longmedia.wav(longmedia.TONES_HZ[3:4], 4))
+    index = ("index", folder, "--collection", "long", "--clip-seconds", "10", "--clip-stride", "10")
+    assert run(*index).out == b"3 listed = 3 done + 0 skipped + 0 failed\n"
+    assert run(*index).out == b"3 listed = 0 done + 3 skipped + 0 failed\n"
+    found = run(
+        "search", "--collection", "long", "--file", tmp_path / "query.wav", "--modality", "audio", "--among", "audio", "--among", "video",
+        "--group-by", "uri", "--format", "json",
+    ).json["hits"]  # fmt: skip
+    assert (found[0]["id"], found[0]["start"], found[0]["end"]) == ("tones.wav#30-40", 30, 40)
+    assert sorted(hit["uri"] for hit in found) == sorted(str(path) for path in folder.iterdir())
+
+    with Store(tmp_path / "data") as store:
+        long = store.get("long")
+        assert long.state().counts == {"audio": 7, "video": 6}
+        assert long.get("dog.wav").start == 0  # shorter than one clip: itself
+
+    assert run("index", folder, "--collection", "long").out == b"3 listed = 3 done + 0 skipped + 0 failed\n"
+    with Store(tmp_path / "data") as store:
+        long = store.get("long")
+        assert sorted(item.id for item in long.page(100, filter={"modality": {"eq": "video"}}).items) == sorted(
+            f"colors.mp4#{start}-{min(start + 10, 60)}" for start in range(0, 57, 8)
+        )
+    assert run(*index[:4], "--clip-seconds", "0").out == b"3 listed = 3 done + 0 skipped + 0 failed\n"
+    with Store(tmp_path / "data") as store:
+        assert sorted(item.id for item in store.get("long").page(100).items) == ["colors.mp4", "dog.wav", "tones.wav"]
+
+
+def test_a_file_with_a_clip_that_failed_keeps_the_others_and_is_tried_again(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "media"
+    folder.mkdir()
+    (folder / "hurt.m4a").write_bytes(longmedia.damaged(longmedia.mp4(sound_s=60.0), 0.5))
+    for _ in range(2):
+        told = run("index", folder, "--collection", "hurt", "--clip-seconds", "5", "--clip-stride", "5", "--rule", "*=audio")
+        assert told.out == b"1 listed = 0 done + 0 skipped + 1 failed\n"
+        assert "hurt.m4a#25-30" in told.err
+    with Store(tmp_path / "data") as store:
+        assert 8 <= len(store.get("hurt")) < 12
