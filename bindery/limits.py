@@ -29,6 +29,8 @@ class Limits(BaseModel):
     decode_seconds: float = Field(20.0, gt=0, description="wall time to decode and prepare one item")
     decode_memory_bytes: int = Field(2048 * MIB, gt=0, description="address space of one decoder process beyond what it starts with")
     queue_items: int = Field(1024, gt=0, description="items waiting or in work over all callers")
+    queue_ms: int = Field(10_000, gt=0, description="estimated time until the work that waits is done; beyond, 503 queue_full")
+    queue_bytes: int = Field(1024 * MIB, gt=0, description="bytes of files in memory and of tensors, of items waiting or in work")
     deadline_ms: int = Field(30_000, gt=0, description="default time a request may take")
     deadline_max_ms: int = Field(120_000, gt=0, description="longest time a caller may ask for")
     top_k: int = Field(1000, gt=0, description="hits of one search")

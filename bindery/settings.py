@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     decode_workers: int = Field(2, gt=0, le=256, description="decoder processes")
     max_batch: int = Field(16, gt=0, description="most items of one graph run")
     cache_bytes: int = Field(64 * MIB, ge=0, description="vectors kept by their input's content, in bytes (0: none)")
+    canary_seconds: float = Field(60.0, ge=0, description="how long after a check of one graph's canary the next is due, when idle")
     drain_seconds: float = Field(20.0, ge=0, description="how long a stopping server finishes what it has accepted")
     body_floor_bytes_per_s: int = Field(4096, ge=0, description="a body slower than this over ten seconds is cut (0: never)")
     cors_origins: tuple[str, ...] = Field((), description="origins that browsers may call from; none by default")

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import structlog
 
 from bindery.bundle import Bundle
+from bindery.engine.admission import Seat
 from bindery.engine.embedded import Embedded
 from bindery.engine.engine import Engine
-from bindery.errors import BinderyError, InternalError, QueueFull, UnknownModel
+from bindery.engine.lanes import Priority
+from bindery.errors import BinderyError, InternalError, UnknownModel
 from service.exchange import Exchange
-from service.inputs import Item
+from service.inputs import Item, as_text
 from service.problems import Several
+from service.remote import Fetcher, Remote
 
 Outcome = Embedded | BinderyError
 
@@ -26,12 +33,26 @@ async def embed_items(engine: Engine, items: Sequence[Item], exchange: Exchange)
 
     A full queue refuses the request as a whole (`QueueFull`): an answer of which half says "later" helps nobody.
     """
-    room = engine.limits.queue_items - engine.queued
-    if len(items) > room and engine.queued:
-        raise QueueFull(f"{engine.queued} items are waiting or in work, and there is no room for {len(items)} more", retry_after_ms=1000)
+    if not any(isinstance(item.value, Remote) for item in items):
+        return await _embed_all(engine, items, exchange)
+    deadline = exchange.deadline(engine.limits)
+    with tempfile.TemporaryDirectory(prefix="bindery-urls-") as folder:
+        arrived = await asyncio.gather(*(_arrived(item, engine, exchange.fetcher, Path(folder), deadline) for item in items))
+        return await _embed_all(engine, arrived, exchange)
+
+
+async def _embed_all(engine: Engine, items: Sequence[Item], exchange: Exchange) -> list[Outcome]:
     deadline = exchange.deadline(engine.limits)
     exchange.admitted(len(items))
-    outcomes = await asyncio.gather(*(_embed(engine, item, deadline) for item in items))
+    embed = partial(_embed, engine, deadline=deadline, priority=exchange.priority)
+    if len(items) == 1:  # the engine itself decides, after a look into its cache
+        outcomes = [await embed(items[0])]
+    else:
+        wanted = [(item.modality, item.value) for item in items if not isinstance(item.value, BinderyError | Remote)]
+        with engine.seats(wanted, deadline=deadline, priority=exchange.priority) as seats:
+            left = iter(seats)
+            placed = [(item, None if isinstance(item.value, BinderyError) else next(left)) for item in items]
+            outcomes = await asyncio.gather(*(embed(item, seat=seat) for item, seat in placed))
     for outcome in outcomes:
         if isinstance(outcome, Embedded):
             exchange.spent(outcome.timings_ms)
@@ -64,14 +85,27 @@ def check_model(wanted: str | None, bundle: Bundle) -> None:
         raise UnknownModel(f"model {wanted[:200]!r} is not served here; this server has {bundle.name!r}", pointer="/model")
 
 
-async def _embed(engine: Engine, item: Item, deadline: float) -> Outcome:
+async def _embed(engine: Engine, item: Item, *, deadline: float, priority: Priority, seat: Seat | None = None) -> Outcome:
     if isinstance(item.value, BinderyError):
         return item.value
     try:
-        return await engine.embed(item.modality, item.value, item.options, deadline=deadline)
+        assert not isinstance(item.value, Remote), "an item must have arrived before it is embedded. This is a bug."
+        return await engine.embed(item.modality, item.value, item.options, deadline=deadline, priority=priority, seat=seat)
     except BinderyError as error:
         return error
     except Exception:
         # One item's surprise must not take its neighbours along.
         log.exception("unhandled error of an item", modality=item.modality, name=item.name)
         return InternalError("something went wrong in the server; the request id finds it in the log")
+
+
+async def _arrived(item: Item, engine: Engine, fetcher: Fetcher, folder: Path, deadline: float) -> Item:
+    """The item with what lay at its URL, or with the error of fetching it."""
+    if not isinstance(item.value, Remote):
+        return item
+    try:
+        source = await fetcher.fetch(item.value, folder, deadline)
+        is_text = engine.bundle.modality(item.modality).kind == "text"
+        return replace(item, value=as_text(source, engine.limits) if is_text else source)
+    except BinderyError as error:
+        return replace(item, value=error)

@@ -7,42 +7,45 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import get_args
 
 from fastapi import Request
 from starlette.datastructures import Headers
 
+from bindery.engine.lanes import Priority
 from bindery.errors import InvalidHeader, UnsupportedMedia
 from bindery.limits import Limits
+from service.remote import Fetcher
 
 STAGES = ("admit", "decode", "queue", "infer")
-PRIORITIES = ("interactive", "batch")
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 @dataclass(slots=True)
 class Exchange:
     request_id: str
+    fetcher: Fetcher  # of this request's URLs
     started: float = field(default_factory=time.monotonic)
     stages_ms: dict[str, float] = field(default_factory=dict)
     items: int = 0
     bytes: int = 0  # of the body, so far
     key: str | None = None  # the name of the key that came with it
+    priority: Priority = "interactive"
     ends: float | None = None
     asked_ms: int | None = None
     """What `X-Request-Timeout-Ms` asked for, already bounded."""
 
     @classmethod
-    def begin(cls, headers: Headers) -> Exchange:
+    def begin(cls, headers: Headers, fetcher: Fetcher) -> Exchange:
         """The caller's id when it is short and harmless, else a new one."""
         given = headers.get("x-request-id", "")
-        return cls(given if _SAFE_ID.fullmatch(given) else uuid.uuid4().hex)
+        return cls(given if _SAFE_ID.fullmatch(given) else uuid.uuid4().hex, fetcher)
 
     def read(self, headers: Headers, limits: Limits) -> None:
         """Take over what the headers ask for. Raises `InvalidHeader`, `UnsupportedMedia`."""
         self.asked_ms = _timeout(headers.get("x-request-timeout-ms"), limits)
-        priority = headers.get("x-priority")
-        if priority is not None and priority not in PRIORITIES:
-            raise InvalidHeader(f"X-Priority is {priority[:40]!r}; use {' or '.join(PRIORITIES)}")
+        self.priority = _priority(headers.get("x-priority"))
         encoding = headers.get("content-encoding", "identity").lower()
         if encoding != "identity":
             raise UnsupportedMedia(f"the body is compressed (Content-Encoding: {encoding[:40]}); send it as it is")
@@ -76,6 +79,13 @@ class Exchange:
 def exchange_of(request: Request) -> Exchange:
     exchange: Exchange = request.state.exchange
     return exchange
+
+
+def _priority(value: str | None) -> Priority:
+    for priority in PRIORITIES:
+        if value in (None, priority):
+            return priority
+    raise InvalidHeader(f"X-Priority is {(value or '')[:40]!r}; use {' or '.join(PRIORITIES)}")
 
 
 def _timeout(value: str | None, limits: Limits) -> int | None:

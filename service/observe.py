@@ -10,7 +10,19 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from bindery.bundle import Bundle
 from bindery.engine.engine import Engine
-from bindery.engine.events import Admitted, BatchRun, CacheLookup, Event, Failed, Finished, Listener, Refused, WorkerReplaced
+from bindery.engine.events import (
+    Admitted,
+    BatchRun,
+    CacheLookup,
+    Dropped,
+    Event,
+    Failed,
+    Finished,
+    Listener,
+    LoopRestarted,
+    Refused,
+    WorkerReplaced,
+)
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -34,12 +46,19 @@ TABLE: tuple[Metric, ...] = (
     Metric("counter", "bindery_items_refused_total", "items that the engine did not take", ("modality", "code")),
     Metric("counter", "bindery_items_finished_total", "items that became a vector", ("modality",)),
     Metric("counter", "bindery_items_failed_total", "items taken that became an error", ("modality", "code")),
+    Metric(
+        "counter", "bindery_items_dropped_total", "items taken whose caller went away, by the stage they were in", ("modality", "stage")
+    ),
     Metric("histogram", "bindery_stage_seconds", "time of one item in one stage", ("modality", "stage")),
     Metric("histogram", "bindery_batch_items", "items of one run of a graph", ("modality",), BATCHES),
     Metric("histogram", "bindery_batch_seconds", "time of one run of a graph", ("modality",)),
     Metric("counter", "bindery_workers_replaced_total", "decoder processes that died or were killed", ("reason",)),
+    Metric("counter", "bindery_loop_restarts_total", "batching loops that ended by a surprise and were begun again", ("modality",)),
+    Metric("gauge", "bindery_run_seconds", "how long the present run of a graph has lasted; 0 when none runs"),
+    Metric("gauge", "bindery_queue_wait_seconds", "estimated time until the work that waits is done"),
+    Metric("gauge", "bindery_queue_bytes", "bytes of files in memory and of tensors, of items waiting or in work"),
     Metric("gauge", "bindery_queue_items", "items waiting or in work"),
-    Metric("gauge", "bindery_ready", "1 when the engine takes work"),
+    Metric("gauge", "bindery_ready", "1 when the engine takes work, nothing in it hangs, and its canary has not moved"),
     Metric("gauge", "bindery_bundle_info", "always 1; the bundle that is served", ("bundle", "version", "space")),
     Metric("counter", "bindery_cache_total", "items by how they got their vector: hit, coalesced or miss", ("modality", "result")),
     Metric("counter", "bindery_label_cache_total", "labels looked up in the cache of label vectors", ("result",)),
@@ -70,7 +89,10 @@ class Metrics:
 
     def watch_queue(self, engine: Engine) -> None:
         self._gauges["bindery_queue_items"].set_function(lambda: engine.queued)
-        self._gauges["bindery_ready"].set_function(lambda: float(engine.state == "ready"))
+        self._gauges["bindery_ready"].set_function(lambda: float(engine.state == "ready" and engine.trouble() is None))
+        self._gauges["bindery_run_seconds"].set_function(lambda: engine.running_s)
+        self._gauges["bindery_queue_wait_seconds"].set_function(lambda: engine.queue.wait_ms("batch") / 1000)
+        self._gauges["bindery_queue_bytes"].set_function(lambda: engine.queue.bytes)
 
     def listener(self, bundle: Bundle) -> Listener:
         """What the engine shall call with its events."""
@@ -114,6 +136,13 @@ class Metrics:
         assert isinstance(event, Failed)
         self._counters["bindery_items_failed_total"].labels(modality, event.code).inc()
 
+    def _dropped(self, modality: str, event: Event) -> None:
+        assert isinstance(event, Dropped)
+        self._counters["bindery_items_dropped_total"].labels(modality, event.stage).inc()
+
+    def _loop_restarted(self, modality: str, _: Event) -> None:
+        self._counters["bindery_loop_restarts_total"].labels(modality).inc()
+
     def _batch_run(self, modality: str, event: Event) -> None:
         assert isinstance(event, BatchRun)
         self._histograms["bindery_batch_items"].labels(modality).observe(event.items)
@@ -130,6 +159,8 @@ _RECORDERS: dict[type[Event], Callable[[Metrics, str, Event], None]] = {
     CacheLookup: Metrics._cache_lookup,
     Finished: Metrics._finished,
     Failed: Metrics._failed,
+    Dropped: Metrics._dropped,
+    LoopRestarted: Metrics._loop_restarted,
     BatchRun: Metrics._batch_run,
     WorkerReplaced: Metrics._worker_replaced,
 }

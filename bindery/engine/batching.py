@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 from bindery.decoded import Tensors
+from bindery.engine.lanes import Lanes, Priority
 from bindery.errors import BinderyError, DeadlineExceeded, EngineDown, InternalError
 from bindery.runtime.collate import collate
 from bindery.runtime.encoder import Encoder
@@ -31,6 +31,14 @@ class _Ready:
     since: float = field(default_factory=time.monotonic)
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What the runtime is doing."""
+
+    items: int
+    since: float  # on `time.monotonic`'s clock
+
+
 class Batcher:
     """Feeds one encoder. ``runtime`` is shared by the encoders of a device: whoever holds it runs."""
 
@@ -50,42 +58,43 @@ class Batcher:
         self._runtime = runtime
         self._executor = executor
         self._on_batch = on_batch
-        self._ready: deque[_Ready] = deque()
-        self._running: list[_Ready] = []
+        self._ready: Lanes[_Ready] = Lanes()
+        self._taken: list[_Ready] = []
+        self.running: Run | None = None
         self._wake = asyncio.Event()
         self._failure: BaseException | None = None
 
-    async def infer(self, tensors: Tensors, deadline: float | None) -> Inferred:
+    async def infer(self, tensors: Tensors, deadline: float | None, priority: Priority = "interactive") -> Inferred:
         """One prepared item's vector. Raises `DeadlineExceeded`, `EngineDown`, `InternalError`."""
         if self._failure is not None:
-            raise EngineDown("the batching loop ended; restart the server") from self._failure
+            raise EngineDown("the batching loop ended; restart the server", retry_after_ms=1000) from self._failure
         item = _Ready(tensors, deadline, asyncio.get_running_loop().create_future())
-        self._ready.append(item)
+        self._ready.push(item, priority)
         self._wake.set()
         return await item.future
 
     async def run(self) -> None:
-        """The loop; owned by the engine. However it ends, no caller is left waiting."""
+        """The loop; owned by the engine, which may call it again when it ended. However it ends, no caller is left waiting."""
+        self._failure = None
         try:
             while True:
                 await self._wake.wait()
                 async with self._runtime:
-                    self._running = self._take()
-                    if self._running:
-                        await self._encode(self._running)
-                    self._running = []
+                    self._taken = self._take()
+                    if self._taken:
+                        await self._encode(self._taken)
+                    self._taken = []
         except BaseException as error:
             self._failure = error
-            for item in (*self._running, *self._ready):
-                _fail(item, EngineDown("the inference engine stopped"))
-            self._ready.clear()
+            for item in (*self._taken, *(self._ready.pop() for _ in range(len(self._ready)))):
+                _fail(item, EngineDown("the inference engine stopped", retry_after_ms=1000))
             raise
 
     def _take(self) -> list[_Ready]:
         batch: list[_Ready] = []
         now = time.monotonic()
         while self._ready and len(batch) < self._max_batch:
-            item = self._ready.popleft()
+            item = self._ready.pop()
             if item.future.done():  # its caller has gone
                 continue
             if item.deadline is not None and now > item.deadline:
@@ -98,11 +107,14 @@ class Batcher:
 
     async def _encode(self, batch: list[_Ready]) -> None:
         started = time.monotonic()
+        self.running = Run(len(batch), started)
         try:
             vectors = await asyncio.get_running_loop().run_in_executor(self._executor, self._encode_now, batch)
         except Exception as error:  # noqa: BLE001 - whatever a graph raises, only the item that causes it may fail
             await self._bisect(batch, error)
             return
+        finally:
+            self.running = None
         infer_ms = (time.monotonic() - started) * 1000
         self._on_batch(len(batch), infer_ms)
         for item, vector in zip(batch, vectors, strict=True):
@@ -110,7 +122,10 @@ class Batcher:
                 item.future.set_result(Inferred(vector, (started - item.since) * 1000, infer_ms))
 
     def _encode_now(self, batch: list[_Ready]) -> Vectors:
-        return self._encoder.encode(collate([item.tensors for item in batch], self._pad_id))
+        vectors = self._encoder.encode(collate([item.tensors for item in batch], self._pad_id))
+        if len(vectors) != len(batch):
+            raise InternalError(f"the model gave {len(vectors)} vectors for {len(batch)} items")
+        return vectors  # (batch, d)
 
     async def _bisect(self, batch: list[_Ready], error: Exception) -> None:
         if len(batch) == 1:

@@ -61,6 +61,10 @@ class VectorCache:
             self._kept.move_to_end(key)
         return kept
 
+    def computes(self, key: Key) -> bool:
+        """Whether it is being computed for somebody now."""
+        return key in self._flights
+
     async def through(
         self, key: Key, compute: Callable[[], Coroutine[Any, Any, Embedded]], deadline: float | None
     ) -> tuple[Embedded, Found]:

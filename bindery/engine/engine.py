@@ -1,6 +1,6 @@
 """The door: `Engine.embed` takes one item of any modality and gives its vector, its error, or its deadline.
 
-admit → known already? → decode and prepare (process pool) → ready queue per encoder → batch → runtime → reply
+known already? → admit → decode and prepare (process pool) → ready queue per encoder → batch → runtime → reply
 """
 
 from __future__ import annotations
@@ -8,40 +8,47 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from bindery.bundle import Bundle, Precision
-from bindery.decoded import Prepared
-from bindery.engine.batching import Batcher
+from bindery.decoded import Extent
+from bindery.engine.admission import Admission, Costs, Seat
 from bindery.engine.cache import Value, VectorCache, content_key
-from bindery.engine.embedded import Embedded
-from bindery.engine.events import Admitted, BatchRun, CacheLookup, Event, Failed, Finished, Listener, Refused, WorkerReplaced
+from bindery.engine.embedded import NO_TIME, Embedded
+from bindery.engine.encoding import Encoding
+from bindery.engine.events import Admitted, CacheLookup, Dropped, Event, Failed, Finished, Listener, Refused, WorkerReplaced
+from bindery.engine.lanes import Priority
 from bindery.engine.pool import DecodePool
+from bindery.engine.preparing import Preparation
 from bindery.engine.worker import Task
 from bindery.errors import (
     BinderyError,
     DeadlineExceeded,
     Draining,
     EngineDown,
-    InvalidParameter,
     QueueFull,
     Starting,
     UnsupportedMedia,
 )
-from bindery.kinds import parse_options
+from bindery.kinds import extent_of, parse_options
 from bindery.limits import MIB, Limits
 from bindery.media.source import Source
-from bindery.prepare.tokens import TextTokenizer
 from bindery.runtime.encoder import Encoder
 from bindery.runtime.open import Device, open_encoder
 from bindery.settings import Settings
-from bindery.spec import Options, TextSpec
+from bindery.spec import LengthOptions, Options
 
 State = Literal["starting", "ready", "draining", "stopped", "failed"]
 T = TypeVar("T")
+
+
+class OpenEncoder(Protocol):
+    """As `bindery.runtime.open.open_encoder`."""
+
+    def __call__(self, bundle: Bundle, modality: str, *, device: Device, precision: Precision, threads: int | None) -> Encoder: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,7 @@ class EnginePolicy:
     max_batch: int = 16
     cache_bytes: int = 64 * MIB
     """Of vectors kept by content; 0 turns the cache off."""
+    canary_s: float = 60.0
 
     @classmethod
     def of(cls, settings: Settings) -> EnginePolicy:
@@ -63,59 +71,65 @@ class EnginePolicy:
             decode_workers=settings.decode_workers,
             max_batch=settings.max_batch,
             cache_bytes=settings.cache_bytes,
+            canary_s=settings.canary_seconds,
         )
+
+
+@dataclass(slots=True)
+class _Item:
+    """One call of `Engine.embed`."""
+
+    modality: str
+    source: Value
+    options: Options
+    deadline: float | None
+    priority: Priority
+    seat: Seat | None
+    admitted: bool = False
+
+    def at(self, stage: str) -> None:
+        if self.seat is not None:
+            self.seat.stage = stage
 
 
 class Engine:
     """One bundle on one device. Made and used on one event loop; `listen`ers are called on it."""
 
-    def __init__(self, bundle: Bundle, limits: Limits, policy: EnginePolicy) -> None:
+    def __init__(self, bundle: Bundle, limits: Limits, policy: EnginePolicy, open_encoder: OpenEncoder = open_encoder) -> None:
         self.bundle = bundle
         self.limits = limits
         self.policy = policy
         self.state: State = "starting"
         self.queued = 0
-        self._encoders: dict[str, Encoder] = {}
-        self._tokenizers: dict[str, TextTokenizer] = {}
-        self._batchers: dict[str, Batcher] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._open_encoder = open_encoder
         self._listeners: list[Listener] = []
         self._idle = asyncio.Event()
         self._idle.set()
         self._cache = VectorCache(policy.cache_bytes)
+        costs = self._costs = Costs()
         self._pool = DecodePool(policy.decode_workers, limits, lambda reason: self._emit(WorkerReplaced(reason)))
-        self._runtime_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="runtime")
-        self._text_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
+        self._preparation = Preparation(bundle, limits, self._pool, costs)
+        self._encoding = Encoding(bundle, costs, max_batch=policy.max_batch, canary_s=policy.canary_s, emit=self._emit, on_dead=self._die)
+        self.queue = Admission(limits, self._preparation.width)
 
     @property
     def encoders(self) -> Mapping[str, Encoder]:
-        return self._encoders
+        return self._encoding.encoders
 
     def listen(self, listener: Listener) -> None:
         self._listeners.append(listener)
 
     async def start(self) -> None:
-        """Load every graph and start the decoders. Raises `BundleError`s; the state is then `failed`."""
+        """Load every graph, start the decoders, and run each graph once. Raises `BundleError`s; the state is then `failed`."""
         try:
-            await asyncio.gather(asyncio.to_thread(self._pool.start), asyncio.to_thread(self._open_encoders))
+            ended = await asyncio.gather(asyncio.to_thread(self._pool.start), asyncio.to_thread(self._open), return_exceptions=True)
+            for error in ended:  # both have ended: what one has begun can be taken down
+                if error is not None:
+                    raise error
+            await self._encoding.start(self._preparation.tokenizers)
         except BaseException:
             self.state = "failed"
             raise
-        runtime = asyncio.Lock()
-        for name, encoder in self._encoders.items():
-            spec = self.bundle.modality(name).spec
-            batcher = Batcher(
-                encoder,
-                pad_id=spec.pad_id if isinstance(spec, TextSpec) else 0,
-                max_batch=self.policy.max_batch,
-                runtime=runtime,
-                executor=self._runtime_thread,
-                on_batch=lambda items, infer_ms, name=name: self._emit(BatchRun(name, items, infer_ms)),  # type: ignore[misc]
-            )
-            self._batchers[name] = batcher
-            task = asyncio.create_task(batcher.run(), name=f"batch-{name}")
-            task.add_done_callback(self._batcher_ended)
-            self._tasks.append(task)
         self.state = "ready"
 
     async def stop(self, drain_s: float) -> None:
@@ -124,40 +138,90 @@ class Engine:
             self.state = "draining"
             await asyncio.wait([asyncio.ensure_future(self._idle.wait())], timeout=drain_s)
         self.state = "stopped"
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._encoding.stop()
         await asyncio.to_thread(self._pool.stop)
-        self._runtime_thread.shutdown(wait=True)
-        self._text_thread.shutdown(wait=True)
+        self._preparation.close()
 
-    async def embed(self, modality: str, source: Value, options: Options | None = None, *, deadline: float | None = None) -> Embedded:
+    def trouble(self) -> str | None:
+        """Why nobody should be sent here although the state is ``ready``: something hangs, or gives other vectors than it did.
+
+        Asking is also what has the canary looked at, when that is due and nothing else is to be done.
+        """
+        return self._encoding.trouble(idle=self.state == "ready" and self.queued == 0)
+
+    @property
+    def running_s(self) -> float:
+        """How long the present run of a graph has lasted; 0 when none runs."""
+        return self._encoding.running_s
+
+    @contextmanager
+    def seats(
+        self, wanted: Sequence[tuple[str, Value]], *, deadline: float | None = None, priority: Priority = "interactive"
+    ) -> Iterator[list[Seat]]:
+        """Room for all items (modality and value) of a request, or `QueueFull` for all. Pass each its seat to `embed`."""
+        costs = [self._costs.of(modality, _held_bytes(value)) for modality, value in wanted]
+        try:
+            seats = self.queue.take(costs, priority, deadline)
+        except QueueFull as error:
+            for modality, _ in wanted:
+                self._emit(Refused(modality, error.code))
+            raise
+        try:
+            yield seats
+        finally:
+            for seat in seats:
+                seat.leave()
+
+    async def embed(
+        self,
+        modality: str,
+        source: Value,
+        options: Options | None = None,
+        *,
+        deadline: float | None = None,
+        priority: Priority = "interactive",
+        seat: Seat | None = None,
+        cached: bool = True,
+    ) -> Embedded:
         """One item's unit vector.
 
         ``source``: a text or its token ids for a text modality, a media `Source` for the others. ``deadline``: on
-        `time.monotonic`'s clock. Raises the item's own `BinderyError`; other items are never affected.
+        `time.monotonic`'s clock. ``seat``: from `seats`, when the request as a whole was let in. ``cached`` false: neither look
+        for it among the vectors kept by content nor keep it, which spares a digest of the whole file for each of its clips.
+        Raises the item's own `BinderyError`; other items are never affected.
         """
         try:
-            self._admit(modality, source)
+            self._check(modality, source)
         except BinderyError as error:
             self._emit(Refused(modality, error.code))
             raise
-        self._emit(Admitted(modality))
+        item = _Item(modality, source, options or parse_options(self.bundle.modality(modality).kind, {}), deadline, priority, seat)
         self.queued += 1
         self._idle.clear()
         try:
-            embedded = await self._answer(modality, source, options, deadline)
+            embedded = await self._answer(item, cached and self._cache.capacity > 0)
         except BinderyError as error:
-            self._emit(Failed(modality, error.code))
+            self._emit(Failed(modality, error.code) if item.admitted else Refused(modality, error.code))
+            raise
+        except asyncio.CancelledError:
+            self._emit(Dropped(modality, "admit" if item.seat is None else item.seat.stage))
             raise
         finally:
+            if item.seat is not None:
+                item.seat.leave()
             self.queued -= 1
             if self.queued == 0:
                 self._idle.set()
-        self._emit(Finished(modality, embedded.timings_ms))
+        self._emit(Finished(modality, {} if embedded.timings_ms is NO_TIME else embedded.timings_ms))
         return embedded
 
-    def _admit(self, modality: str, source: Value) -> None:
+    async def measure(self, modality: str, source: Source, *, deadline: float | None = None) -> Extent:
+        """How long a video or a sound lasts; read from its header, or else its packets, in a decoder process. Raises as `embed`."""
+        self._check(modality, source)
+        task = Task(source, self.bundle.modality(modality).spec, LengthOptions())
+        return extent_of(await _before(deadline, "decode", asyncio.wrap_future(self._pool.submit(task, deadline))))
+
+    def _check(self, modality: str, source: Value) -> None:
         if self.state == "starting":
             raise Starting("the models are still being loaded", retry_after_ms=1000)
         if self.state == "draining":
@@ -169,50 +233,50 @@ class Engine:
             raise UnsupportedMedia(
                 f"modality {modality!r} takes " + ("text, not a media file" if kind == "text" else f"a media file of kind {kind}, not text")
             )
-        if self.queued >= self.limits.queue_items:
-            raise QueueFull(f"{self.queued} items are waiting or in work; at most {self.limits.queue_items} are taken", retry_after_ms=1000)
 
-    async def _answer(self, modality: str, source: Value, options: Options | None, deadline: float | None) -> Embedded:
-        options = options or parse_options(self.bundle.modality(modality).kind, {})
-        if not self._cache.capacity:
-            return await self._work(modality, source, options, deadline)
-        key = await content_key((self.bundle.digest, modality, self.policy.precision), source, options)
-        embedded, found = await self._cache.through(key, lambda: self._work(modality, source, options, deadline), deadline)
-        self._emit(CacheLookup(modality, found))
+    async def _answer(self, item: _Item, cached: bool) -> Embedded:
+        if not cached:
+            self._admit(item)
+            return await self._work(item)
+        key = await content_key((self.bundle.digest, item.modality, self.policy.precision), item.source, item.options)
+        self._admit(item, known=self._cache.get(key) is not None, shares=self._cache.computes(key))
+        embedded, found = await self._cache.through(key, lambda: self._work(item), item.deadline)
+        self._emit(CacheLookup(item.modality, found))
         return embedded
 
-    async def _work(self, modality: str, source: Value, options: Options, deadline: float | None) -> Embedded:
+    def _admit(self, item: _Item, *, known: bool = False, shares: bool = False) -> None:
+        if item.seat is None and not known:  # what is known costs nothing, and finds an answer in a full engine too
+            cost = self._costs.of(item.modality, _held_bytes(item.source))
+            (item.seat,) = self.queue.take([cost.without_work() if shares else cost], item.priority, item.deadline)
+        item.admitted = True
+        self._emit(Admitted(item.modality))
+
+    async def _work(self, item: _Item) -> Embedded:
+        item.at("decode")
         started = time.monotonic()
-        prepared = await _before(deadline, "decode", self._prepare(modality, source, options, deadline))
+        preparing = self._preparation.prepare(item.modality, item.source, item.options, item.deadline, item.priority)
+        prepared = await _before(item.deadline, "decode", preparing)
         decode_ms = (time.monotonic() - started) * 1000
-        inferred = await _before(deadline, "infer", self._batchers[modality].infer(prepared.tensors, deadline))
-        timings = {"decode": decode_ms, "queue": inferred.queue_ms, "infer": inferred.infer_ms}
+        if item.seat is not None:
+            item.seat.decoded()
+        item.at("infer")
+        inferred = await _before(
+            item.deadline, "infer", self._encoding.infer(item.modality, prepared.tensors, item.deadline, item.priority)
+        )
         inferred.vector.setflags(write=False)
+        timings = {"decode": decode_ms, "queue": inferred.queue_ms, "infer": inferred.infer_ms}
         return Embedded(inferred.vector, prepared.usage, prepared.truncated, timings)
 
-    async def _prepare(self, modality: str, source: Value, options: Options, deadline: float | None) -> Prepared:
-        spec = self.bundle.modality(modality).spec
-        if not isinstance(source, Source):
-            tokenizer = self._tokenizers[modality]
-            if not isinstance(source, str):
-                return tokenizer.encode_ids(source)
-            if len(source) > self.limits.text_chars:
-                raise InvalidParameter(f"the text has {len(source)} characters; at most {self.limits.text_chars} are taken")
-            return await asyncio.get_running_loop().run_in_executor(self._text_thread, tokenizer.encode, source)
-        return await asyncio.wrap_future(self._pool.submit(Task(source, spec, options), deadline))
-
-    def _open_encoders(self) -> None:
+    def _open(self) -> None:
+        self._preparation.open()
         threads = self.policy.threads or len(os.sched_getaffinity(0))
-        for name, modality in self.bundle.manifest.modalities.items():
-            self._encoders[name] = open_encoder(
+        for name in self.bundle.manifest.modalities:
+            self._encoding.encoders[name] = self._open_encoder(
                 self.bundle, name, device=self.policy.device, precision=self.policy.precision, threads=threads
             )
-            if isinstance(modality.spec, TextSpec):
-                self._tokenizers[name] = TextTokenizer(self.bundle.path(modality.spec.tokenizer), modality.spec)
 
-    def _batcher_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled():
-            self.state = "failed"
+    def _die(self) -> None:
+        self.state = "failed"
 
     def _emit(self, event: Event) -> None:
         for listener in self._listeners:
@@ -226,3 +290,7 @@ async def _before(deadline: float | None, stage: str, work: Awaitable[T]) -> T:
         return await asyncio.wait_for(work, max(deadline - time.monotonic(), 0.0))
     except TimeoutError:
         raise DeadlineExceeded(f"the deadline passed in stage {stage}") from None
+
+
+def _held_bytes(value: Value) -> int:
+    return len(value.data) if isinstance(value, Source) and value.data is not None else 0

@@ -41,6 +41,21 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """An item whose caller has gone, and the stage that it was in: the stages after it were not spent on it."""
+
+    modality: str
+    stage: str  # admit, decode, infer
+
+
+@dataclass(frozen=True, slots=True)
+class LoopRestarted:
+    """A batching loop ended by a surprise and was begun again."""
+
+    modality: str
+
+
+@dataclass(frozen=True, slots=True)
 class BatchRun:
     modality: str
     items: int
@@ -54,5 +69,5 @@ class WorkerReplaced:
     reason: Literal["crashed", "timeout", "memory"]
 
 
-Event = Admitted | Refused | CacheLookup | Finished | Failed | BatchRun | WorkerReplaced
+Event = Admitted | Refused | CacheLookup | Finished | Failed | Dropped | LoopRestarted | BatchRun | WorkerReplaced
 Listener = Callable[[Event], None]

@@ -1,0 +1,143 @@
+"""Who is let in: the queue is bounded by the time and the bytes that its items will take, not only by their number.
+
+Costs are measured, not assumed: each graph's at the start, and both graphs' and decoders' again with every run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from bindery.engine.lanes import Priority
+from bindery.errors import QueueFull
+from bindery.limits import Limits
+
+BATCH_SHARE = 0.75
+"""Of each bound, what batch work may fill: it is refused first, and leaves room for those who wait for their answer."""
+
+_DECODE_GUESS_MS = 20.0  # until the first file of a modality was decoded
+_WEIGHT = 0.1  # of the newest measurement
+_LEAST_RETRY_MS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    decode_ms: float = 0.0  # of one decoder
+    infer_ms: float = 0.0  # of the runtime
+    bytes: int = 0  # of the file, when it is in memory, and of its tensors
+
+    def without_work(self) -> Cost:
+        return replace(self, decode_ms=0.0, infer_ms=0.0)
+
+
+class Costs:
+    """What an item of each modality costs, by a moving average."""
+
+    def __init__(self) -> None:
+        self._decode_ms: dict[str, float] = {}
+        self._infer_ms: dict[str, float] = {}
+        self._tensor_bytes: dict[str, int] = {}
+
+    def measured(self, modality: str, infer_ms: float, tensor_bytes: int, *, decodes: bool) -> None:
+        """What the start measured. ``decodes``: whether its items go through the decoders."""
+        self._infer_ms[modality] = infer_ms
+        self._tensor_bytes[modality] = tensor_bytes
+        self._decode_ms[modality] = _DECODE_GUESS_MS if decodes else 0.0
+
+    def decoded(self, modality: str, milliseconds: float) -> None:
+        self._decode_ms[modality] = _moved(self._decode_ms.get(modality), milliseconds)
+
+    def ran(self, modality: str, items: int, milliseconds: float) -> None:
+        self._infer_ms[modality] = _moved(self._infer_ms.get(modality), milliseconds / items)
+
+    def run_ms(self, modality: str, items: int) -> float:
+        return self._infer_ms.get(modality, 0.0) * items
+
+    def of(self, modality: str, held_bytes: int) -> Cost:
+        tensors = self._tensor_bytes.get(modality, 0)
+        return Cost(self._decode_ms.get(modality, 0.0), self._infer_ms.get(modality, 0.0), held_bytes + tensors)
+
+
+class Seat:
+    """One item that was let in, and what it still costs."""
+
+    def __init__(self, admission: Admission, cost: Cost, priority: Priority) -> None:
+        self.stage = "admit"
+        self._admission = admission
+        self._cost = cost
+        self._priority = priority
+        self._left = False
+        admission._add(cost, priority, +1)
+
+    def decoded(self) -> None:
+        """The decoders are done with it."""
+        if not self._left:
+            self._admission._add(Cost(decode_ms=self._cost.decode_ms), self._priority, 0, sign=-1)
+            self._cost = replace(self._cost, decode_ms=0.0)
+
+    def leave(self) -> None:
+        """It costs nothing more. Calling it again does nothing."""
+        if not self._left:
+            self._left = True
+            self._admission._add(self._cost, self._priority, -1, sign=-1)
+
+
+class Admission:
+    """``decoders``: how many files are decoded side by side. Lives on one event loop."""
+
+    def __init__(self, limits: Limits, decoders: int) -> None:
+        self._limits = limits
+        self._decoders = decoders
+        self._decode_ms: dict[Priority, float] = {"interactive": 0.0, "batch": 0.0}
+        self._infer_ms: dict[Priority, float] = {"interactive": 0.0, "batch": 0.0}
+        self.seats = 0
+        self.bytes = 0
+
+    def wait_ms(self, priority: Priority) -> float:
+        """How long an item that came now would wait: interactive ones do not wait for batch work."""
+        decode, infer = self._decode_ms["interactive"], self._infer_ms["interactive"]
+        if priority == "batch":
+            decode, infer = decode + self._decode_ms["batch"], infer + self._infer_ms["batch"]
+        return max(decode / self._decoders, infer, 0.0)
+
+    def take(self, wanted: Sequence[Cost], priority: Priority, deadline: float | None) -> list[Seat]:
+        """Seats for all, or `QueueFull` for all. An idle engine takes whatever comes: waiting would not make it fit."""
+        if self.seats:
+            self._check(wanted, priority, deadline)
+        return [Seat(self, cost, priority) for cost in wanted]
+
+    def _check(self, wanted: Sequence[Cost], priority: Priority, deadline: float | None) -> None:
+        share = BATCH_SHARE if priority == "batch" else 1.0
+        wait = self.wait_ms(priority)
+        everything = self.wait_ms("batch")
+        items = share * self._limits.queue_items
+        if self.seats + len(wanted) > items:
+            over = (self.seats + len(wanted) - items) / self.seats
+            raise _full(f"{self.seats} items are waiting or in work, and there is no room for {len(wanted)} more", everything * over)
+        held, size = share * self._limits.queue_bytes, sum(cost.bytes for cost in wanted)
+        if self.bytes + size > held:
+            over = (self.bytes + size - held) / max(self.bytes, 1)
+            raise _full(f"items of {self.bytes} bytes are waiting or in work, and there is no room for {size} more", everything * over)
+        longest = share * self._limits.queue_ms
+        if wait > longest:
+            raise _full(f"the work that is waiting takes {wait:.0f} ms; at most {longest:.0f} ms are queued", wait - longest)
+        if deadline is not None and 0 < (left := (deadline - time.monotonic()) * 1000) < wait:
+            raise _full(f"the work that is waiting takes {wait:.0f} ms, and this request's deadline is in {left:.0f} ms", wait - left)
+
+    def _add(self, cost: Cost, priority: Priority, seats: int, *, sign: int = 1) -> None:
+        self._decode_ms[priority] += sign * cost.decode_ms
+        self._infer_ms[priority] += sign * cost.infer_ms
+        self.bytes += sign * cost.bytes
+        self.seats += seats
+        if self.seats == 0:  # sums of fractions do not come back to zero by themselves
+            self._decode_ms = dict.fromkeys(self._decode_ms, 0.0)
+            self._infer_ms = dict.fromkeys(self._infer_ms, 0.0)
+
+
+def _full(detail: str, retry_after_ms: float) -> QueueFull:
+    return QueueFull(detail, retry_after_ms=max(_LEAST_RETRY_MS, int(retry_after_ms)))
+
+
+def _moved(average: float | None, newest: float) -> float:
+    return newest if average is None else average + _WEIGHT * (newest - average)

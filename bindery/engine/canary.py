@@ -1,0 +1,92 @@
+"""The same input through every graph, at the start and again while idle: a graph that answers otherwise than it did is not to be trusted.
+
+The first run also warms the graph up, and the second says what an item costs. It goes through the queue as any item does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from itertools import cycle
+
+import numpy as np
+
+from bindery.bundle import Artefact
+from bindery.decoded import Tensors
+from bindery.engine.batching import Inferred
+from bindery.errors import BinderyError, DeadlineExceeded
+from bindery.vectors import Vectors
+
+TEXT = "a canary sings in the engine room"
+TOLERANCE = 1e-5
+_WAIT_S = 30.0  # of one check, for the runtime; then it is given up and says nothing
+_LONG_MS = 1000.0  # a first run as long as this is not repeated for the sake of a better figure
+log = logging.getLogger(__name__)
+
+Infer = Callable[[str, Tensors, float | None], Awaitable[Inferred]]
+
+
+def still_input(artefact: Artefact) -> Tensors:
+    """One item of zeros in the shape that the graph takes."""
+    shapes = {one.name: tuple(side if isinstance(side, int) else 1 for side in one.shape[1:]) for one in artefact.inputs}
+    return {one.name: np.zeros(shapes[one.name], dtype=one.dtype) for one in artefact.inputs}
+
+
+class Canary:
+    """Lives on one event loop; at most one check runs at a time, and at most one begins in ``every_s`` seconds."""
+
+    def __init__(self, infer: Infer, every_s: float) -> None:
+        self._inputs: Mapping[str, Tensors] = {}
+        self._infer = infer
+        self._every_s = every_s
+        self._first: dict[str, Vectors] = {}
+        self._moved: dict[str, float] = {}
+        self._turns: Iterator[str] = cycle(())
+        self._checked = time.monotonic()
+        self._check: asyncio.Task[None] | None = None
+
+    async def record(self, inputs: Mapping[str, Tensors]) -> dict[str, float]:
+        """``inputs``: one item's tensors a modality. Gives the milliseconds of one item by modality. Raises what a graph raises."""
+        self._inputs, self._turns = inputs, cycle(inputs)
+        milliseconds = {}
+        for modality, tensors in self._inputs.items():
+            run = await self._infer(modality, tensors, None)
+            if run.infer_ms < _LONG_MS:
+                run = await self._infer(modality, tensors, None)
+            self._first[modality] = run.vector.copy()
+            milliseconds[modality] = run.infer_ms
+        return milliseconds
+
+    def nudge(self) -> None:
+        """Check the next modality if it is time to; call it when nothing else is to be done. Does not wait for the result."""
+        running = self._check is not None and not self._check.done()
+        if not running and self._first and time.monotonic() - self._checked >= self._every_s:
+            self._checked = time.monotonic()
+            self._check = asyncio.create_task(self._again(next(self._turns)), name="canary")
+
+    def trouble(self) -> str | None:
+        for modality, moved in self._moved.items():
+            return f"the canary of modality {modality!r} moved by {moved:.2g} since the start; the graph's results are not to be trusted"
+        return None
+
+    async def stop(self) -> None:
+        if self._check is not None:
+            self._check.cancel()
+            await asyncio.gather(self._check, return_exceptions=True)
+
+    async def _again(self, modality: str) -> None:
+        try:
+            run = await self._infer(modality, self._inputs[modality], time.monotonic() + _WAIT_S)
+            moved = float(np.abs(run.vector - self._first[modality]).max())
+        except DeadlineExceeded:
+            return
+        except BinderyError as error:
+            log.error("the canary of modality %s failed: %s", modality, error.detail)
+            moved = math.inf
+        if moved > TOLERANCE:
+            self._moved[modality] = moved
+        else:
+            self._moved.pop(modality, None)

@@ -1,0 +1,109 @@
+"""From tensors to a vector: one batching loop for each encoder on the one runtime, each begun again once when it dies, and watched."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from bindery.bundle import Bundle
+from bindery.decoded import Tensors
+from bindery.engine.admission import Costs
+from bindery.engine.batching import Batcher, Inferred
+from bindery.engine.canary import TEXT, Canary, still_input
+from bindery.engine.events import BatchRun, Event, LoopRestarted
+from bindery.engine.lanes import Priority
+from bindery.engine.supervision import running_s, stuck
+from bindery.prepare.tokens import TextTokenizer
+from bindery.runtime.encoder import Encoder
+from bindery.spec import TextSpec
+
+log = logging.getLogger(__name__)
+
+
+class Encoding:
+    """Lives on one event loop. ``on_dead`` is called when a loop has ended for good."""
+
+    def __init__(
+        self, bundle: Bundle, costs: Costs, *, max_batch: int, canary_s: float, emit: Callable[[Event], None], on_dead: Callable[[], None]
+    ) -> None:
+        self.encoders: dict[str, Encoder] = {}
+        self._bundle = bundle
+        self._costs = costs
+        self._max_batch = max_batch
+        self._canary = Canary(self.infer, canary_s)
+        self._emit = emit
+        self._on_dead = on_dead
+        self._batchers: dict[str, Batcher] = {}
+        self._loops: dict[str, asyncio.Task[None]] = {}
+        self._restarted: set[str] = set()
+        self._warm = False
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="runtime")
+
+    async def start(self, tokenizers: Mapping[str, TextTokenizer]) -> None:
+        """Begin the loops, warm every graph up and measure it. Raises what a graph raises."""
+        runtime = asyncio.Lock()
+        for modality, encoder in self.encoders.items():
+            self._batchers[modality] = self._batcher(modality, encoder, runtime)
+            self._begin(modality)
+        inputs = {
+            modality: tokenizers[modality].encode(TEXT).tensors if modality in tokenizers else self._still(modality, encoder)
+            for modality, encoder in self.encoders.items()
+        }
+        for modality, infer_ms in (await self._canary.record(inputs)).items():
+            tensor_bytes = sum(tensor.nbytes for tensor in inputs[modality].values())
+            self._costs.measured(modality, infer_ms, tensor_bytes, decodes=modality not in tokenizers)
+        self._warm = True
+
+    async def stop(self) -> None:
+        await self._canary.stop()
+        for task in self._loops.values():
+            task.cancel()
+        await asyncio.gather(*self._loops.values(), return_exceptions=True)
+        await asyncio.to_thread(self._thread.shutdown)
+
+    async def infer(self, modality: str, tensors: Tensors, deadline: float | None, priority: Priority = "batch") -> Inferred:
+        """One item's vector. Raises `DeadlineExceeded`, `EngineDown`, `InternalError`."""
+        return await self._batchers[modality].infer(tensors, deadline, priority)
+
+    def trouble(self, *, idle: bool) -> str | None:
+        """What hangs, or gives other vectors than it did. ``idle``: there is time to look at a canary."""
+        if idle and self._warm:
+            self._canary.nudge()
+        return stuck(self._batchers, self._costs) or self._canary.trouble()
+
+    @property
+    def running_s(self) -> float:
+        return running_s(self._batchers)
+
+    def _batcher(self, modality: str, encoder: Encoder, runtime: asyncio.Lock) -> Batcher:
+        spec = self._bundle.modality(modality).spec
+
+        def ran(items: int, infer_ms: float) -> None:
+            if self._warm:  # the very first runs are no measure
+                self._costs.ran(modality, items, infer_ms)
+                self._emit(BatchRun(modality, items, infer_ms))
+
+        pad_id = spec.pad_id if isinstance(spec, TextSpec) else 0
+        return Batcher(encoder, pad_id=pad_id, max_batch=self._max_batch, runtime=runtime, executor=self._thread, on_batch=ran)
+
+    def _still(self, modality: str, encoder: Encoder) -> Tensors:
+        artefacts = self._bundle.modality(modality).artefacts
+        return still_input(next(artefact for artefact in artefacts if artefact.precision == encoder.precision))
+
+    def _begin(self, modality: str) -> None:
+        task = asyncio.create_task(self._batchers[modality].run(), name=f"batch-{modality}")
+        task.add_done_callback(lambda task: self._ended(modality, task))
+        self._loops[modality] = task
+
+    def _ended(self, modality: str, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        log.error("the batching loop of modality %s ended", modality, exc_info=task.exception())
+        if modality in self._restarted:  # what kills it again is no accident
+            self._on_dead()
+            return
+        self._restarted.add(modality)
+        self._begin(modality)
+        self._emit(LoopRestarted(modality))

@@ -1,0 +1,74 @@
+"""From an item to its tensors: texts by the tokenizer in a thread, files by the decoders, whose turns are given by priority."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from bindery.bundle import Bundle
+from bindery.decoded import Prepared
+from bindery.engine.admission import Costs
+from bindery.engine.cache import Value
+from bindery.engine.lanes import Priority, Turnstile
+from bindery.engine.pool import DecodePool
+from bindery.engine.worker import Task
+from bindery.errors import InvalidParameter
+from bindery.limits import Limits
+from bindery.media.source import Source
+from bindery.prepare.tokens import TextTokenizer
+from bindery.spec import Options, TextSpec
+
+
+class Preparation:
+    """Owns the tokenizers; the decoders are the engine's."""
+
+    def __init__(self, bundle: Bundle, limits: Limits, pool: DecodePool, costs: Costs) -> None:
+        self.tokenizers: dict[str, TextTokenizer] = {}
+        self._bundle = bundle
+        self._limits = limits
+        self._pool = pool
+        self._costs = costs
+        self._text_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
+        # One more than there are decoders, so that the next file is at hand when one of them is done.
+        self._turnstile = Turnstile(pool.workers + 1)
+
+    @property
+    def width(self) -> int:
+        """How many files are with the decoders at most."""
+        return self._turnstile.width
+
+    def open(self) -> None:
+        """Load the tokenizers. Raises `BundleDamaged`."""
+        for name, modality in self._bundle.manifest.modalities.items():
+            if isinstance(modality.spec, TextSpec):
+                self.tokenizers[name] = TextTokenizer(self._bundle.path(modality.spec.tokenizer), modality.spec)
+
+    def close(self) -> None:
+        self._text_thread.shutdown(wait=True)
+
+    async def prepare(self, modality: str, source: Value, options: Options, deadline: float | None, priority: Priority) -> Prepared:
+        """Raises the item's own error. Cancelled before its turn, it costs nothing."""
+        if isinstance(source, Source):
+            return await self._decode(modality, source, options, deadline, priority)
+        tokenizer = self.tokenizers[modality]
+        if not isinstance(source, str):
+            return tokenizer.encode_ids(source)
+        if len(source) > self._limits.text_chars:
+            raise InvalidParameter(f"the text has {len(source)} characters; at most {self._limits.text_chars} are taken")
+        return await asyncio.get_running_loop().run_in_executor(self._text_thread, tokenizer.encode, source)
+
+    async def _decode(self, modality: str, source: Source, options: Options, deadline: float | None, priority: Priority) -> Prepared:
+        await self._turnstile.enter(priority)
+        begun = time.monotonic()
+        loop = asyncio.get_running_loop()
+        try:
+            future = self._pool.submit(Task(source, self._bundle.modality(modality).spec, options), deadline)
+        except BaseException:
+            self._turnstile.leave()
+            raise
+        # Not when the caller has gone, but when the decoder is free again.
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._turnstile.leave))
+        prepared = await asyncio.wrap_future(future)
+        self._costs.decoded(modality, (time.monotonic() - begun) * 1000)
+        return prepared

@@ -1,0 +1,34 @@
+"""Is the engine doing what it should? Asked from outside, answered from what the batchers are doing at this moment.
+
+Nothing here runs by itself: whoever asks for readiness gets the truth of that moment, and no watchdog can die unseen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from bindery.engine.admission import Costs
+from bindery.engine.batching import Batcher
+
+STUCK_S = 5.0
+STUCK_TIMES = 10.0
+
+
+def running_s(batchers: Mapping[str, Batcher]) -> float:
+    """How long the present run of a graph has lasted; 0 when none runs."""
+    now = time.monotonic()
+    return max((now - batcher.running.since for batcher in batchers.values() if batcher.running is not None), default=0.0)
+
+
+def stuck(batchers: Mapping[str, Batcher], costs: Costs) -> str | None:
+    """What hangs, for people: a run of a graph that lasts longer than 5 s and than ten times what such a run takes."""
+    now = time.monotonic()
+    for modality, batcher in batchers.items():
+        run = batcher.running
+        if run is None:
+            continue
+        expected_s = costs.run_ms(modality, run.items) / 1000
+        if now - run.since > max(STUCK_S, STUCK_TIMES * expected_s):
+            return f"a run of the graph of modality {modality!r} has lasted {now - run.since:.1f} s; {expected_s:.2g} s were expected"
+    return None
