@@ -16,15 +16,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Literal
 
-from bindery.decoded import Prepared
+from bindery.decoded import Extent, Prepared
 from bindery.engine.wire import Answer, Wire, WireError
-from bindery.engine.worker import Task, serve
+from bindery.engine.worker import Length, Task, serve
 from bindery.errors import BinderyError, DecoderKilled, EngineDown
 from bindery.limits import MIB, Limits
 
 Reason = Literal["crashed", "timeout"]
 _START_S = 60.0  # of a process that imports codecs on a machine under full load
-_SOCKET_BYTES = 1 * MIB  # room for a picture's tensor, so that a decoder need not wait for the pool to read it
 
 _log = logging.getLogger(__name__)
 
@@ -32,8 +31,6 @@ _log = logging.getLogger(__name__)
 class _Worker:
     def __init__(self, context: ForkServerContext, limits: Limits) -> None:
         ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         self.wire = Wire(ours)
         self.tasks = 0
         self.first_bytes = 0
@@ -112,6 +109,10 @@ class DecodePool:
         """Its future gives the `Prepared` or raises the item's `BinderyError`. A cancelled future costs nothing if not begun."""
         return self._threads.submit(self._prepared, task, deadline)
 
+    def measure(self, length: Length, deadline: float | None) -> Future[Extent]:
+        """Its future gives how long the file lasts, or raises as `submit`'s does."""
+        return self._threads.submit(self._extent, length, deadline)
+
     def stop(self) -> None:
         self._closed.set()
         self._threads.shutdown(wait=True, cancel_futures=True)
@@ -124,7 +125,13 @@ class DecodePool:
             raise EngineDown("a decoder process answered another question. This is a bug.")
         return answer
 
-    def _run(self, task: Task, deadline: float | None) -> Answer:
+    def _extent(self, length: Length, deadline: float | None) -> Extent:
+        answer = self._run(length, deadline)
+        if not isinstance(answer, Extent):
+            raise EngineDown("a decoder process answered another question. This is a bug.")
+        return answer
+
+    def _run(self, task: Task | Length, deadline: float | None) -> Answer:
         if self._closed.is_set():
             raise EngineDown("the decoders were stopped")
         worker = self._idle.get()
@@ -145,7 +152,7 @@ class DecodePool:
             raise answer
         return answer
 
-    def _ask(self, worker: _Worker, task: Task, deadline: float | None) -> Answer:
+    def _ask(self, worker: _Worker, task: Task | Length, deadline: float | None) -> Answer:
         allowed_s = self._limits.decode_seconds
         if deadline is not None:
             # Nobody waits for a vector after the deadline, but a process that is nearly done is cheaper to keep than to kill.

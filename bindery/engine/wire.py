@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from bindery.decoded import Prepared, Tensors
+from bindery.decoded import Extent, Prepared, Tensors
 from bindery.errors import BinderyError, InternalError, error_table
 
 _LENGTH = struct.Struct("!Q")
@@ -27,7 +27,7 @@ _MAX_ARRAYS, _MAX_AXES = 16, 8
 _DTYPES = frozenset({"<f4", "<f2", "|u1", "<i4", "<i8"})
 _ERRORS = {cls.__name__: cls for cls in error_table()}
 
-Answer: TypeAlias = Prepared | BinderyError
+Answer: TypeAlias = Prepared | Extent | BinderyError
 
 
 class WireError(Exception):
@@ -61,6 +61,9 @@ class Wire:
             if "error" in header:
                 name, detail, pointer, retry_after_ms = header["error"]
                 return _ERRORS.get(name, InternalError)(str(detail), pointer=pointer, retry_after_ms=retry_after_ms)
+            if "extent" in header:
+                file_s, stream_s = header["extent"]
+                return Extent(float(file_s), float(stream_s))
             tensors = _allocate(header["tensors"], most_bytes)
             usage = {str(name): float(count) for name, count in header["usage"].items()}
             truncated = bool(header["truncated"])
@@ -91,6 +94,9 @@ class Wire:
     def send_answer(self, answer: Answer) -> None:
         if isinstance(answer, BinderyError):
             self._send_header({"error": [type(answer).__name__, answer.detail[:4096], answer.pointer, answer.retry_after_ms]})
+            return
+        if isinstance(answer, Extent):
+            self._send_header({"extent": [answer.file_s, answer.stream_s]})
             return
         arrays = {name: np.ascontiguousarray(array) for name, array in answer.tensors.items()}
         described = [[name, array.dtype.str, array.shape] for name, array in arrays.items()]

@@ -9,7 +9,7 @@ import signal
 import socket
 from dataclasses import dataclass
 
-from bindery.decoded import Prepared
+from bindery.decoded import Extent, Prepared
 from bindery.engine import sandbox
 from bindery.engine.wire import Answer, Wire, WireError
 from bindery.errors import BinderyError, DecoderKilled, UnreadableMedia
@@ -36,8 +36,21 @@ class Task:
         return prepare(self.source, self.spec, self.options, limits)
 
 
+@dataclass(frozen=True, slots=True)
+class Length:
+    """How long a file of a kind lasts: answered with `Extent`."""
+
+    source: Source
+    kind: str
+
+    def run(self, limits: Limits) -> Extent:
+        measure = KINDS[self.kind].measure
+        assert measure is not None, "only kinds that last are measured. This is a bug."
+        return measure(self.source, limits)
+
+
 def serve(connection: socket.socket, limits: Limits) -> None:
-    """Wall this process in, say hello, then answer `Task`s from ``connection`` until it closes."""
+    """Wall this process in, say hello, then answer `Task`s and `Length`s from ``connection`` until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides when we end
     wire = Wire(connection)
     wire.send_hello(sandbox.enter(limits.decode_memory_bytes, connection.fileno()))
@@ -49,7 +62,7 @@ def serve(connection: socket.socket, limits: Limits) -> None:
             return
 
 
-def _answer(task: Task, limits: Limits) -> Answer:
+def _answer(task: Task | Length, limits: Limits) -> Answer:
     try:
         return task.run(limits)
     except BinderyError as error:

@@ -28,6 +28,7 @@ MEDIA_TYPES = (*SNDFILE_TYPES, *_AV_ONLY_TYPES)
 
 _MAX_RATE_HZ = 768_000  # beyond any sound card; a header that claims more is damaged, and resampling cost grows with it
 _MP3_HEAD_BYTES = 8192
+_LOUDEST = 2.0**31  # full scale of the widest integers, for floats that were never scaled down; beyond, energies overflow float32
 _PREROLL_S = 0.25  # decoders need some packets after a seek before their output is exact (Opus 80 ms, AAC and MP3 a frame or two)
 
 
@@ -181,5 +182,6 @@ def _check_span(source: Source, first: int, last: int, length_s: float, rate: in
 
 
 def _finite(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Not-a-number and infinity (possible in float files) become silence: one such sample would spoil the whole vector."""
-    return samples if np.isfinite(samples).all() else np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
+    """Not-a-number, infinity and what no sound can be (float files hold them) become silence: one would spoil the whole vector."""
+    is_sound = np.abs(samples) <= _LOUDEST  # False for not-a-number too
+    return samples if is_sound.all() else np.where(is_sound, samples, np.float32(0.0))

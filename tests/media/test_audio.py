@@ -195,3 +195,10 @@ def test_a_wav_chunk_that_claims_the_world_is_refused_before_it_is_read() -> Non
     damaged = clips.wav(b"\1\0" * 100).replace(b"data", b"LIST").replace(struct.pack("<I", 200), struct.pack("<I", 0x80000000))
     with pytest.raises(UnreadableMedia, match="LIST"):
         decode_waveform(Source.of(damaged), LIMITS)
+
+
+def test_values_that_no_sound_has_are_silence() -> None:
+    file = io.BytesIO()
+    soundfile.write(file, np.array([0.5, 3e38, -3e38, np.nan, -0.5], np.float32), 16_000, format="WAV", subtype="FLOAT")
+    samples = decode_waveform(Source.of(file.getvalue(), name="loud.wav"), Limits()).samples
+    assert samples.tolist() == [[0.5, 0.0, 0.0, 0.0, -0.5]]
