@@ -40,6 +40,8 @@ class Settings(BaseSettings):
     metrics_open: bool = Field(True, description="whether /metrics answers without a key; else it takes a key with the scope read")
     address_requests_per_minute: int | None = Field(None, gt=0, description="of one client address, when no keys are set")
     address_inflight: int | None = Field(None, gt=0, description="requests at the same time from one client address, when no keys are set")
+    url_inputs: Literal["off", "https", "http_and_https"] = Field("off", description='whether the server fetches {"url": ...} inputs')
+    url_hosts: tuple[str, ...] = Field((), description="hosts to fetch from, `*.name` for all below it; without any, every public host")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least severe lines that are logged")
     log_json: bool = Field(False, description="one JSON object a line instead of readable text")
     limits: Limits = Limits()

@@ -16,6 +16,7 @@ from service.edge import Edge
 from service.keyring import KeyRing
 from service.logs import configure_logs
 from service.openapi import describe_keys
+from service.remote import Fetcher
 from service.routes import about, classify, collections, embed, health, items, openai, search, similarity
 from service.state import State
 
@@ -27,11 +28,11 @@ Every error is a problem document (RFC 9457): 4xx is about the request, 503 abou
 ROUTERS = tuple(noun.router for noun in (embed, openai, classify, similarity, collections, items, search, about, health))
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, fetcher: Fetcher | None = None) -> FastAPI:
     """An application that starts its engine in the background when it is served. Without ``settings``: from the environment."""
     settings = settings or Settings()
     configure_logs(settings)
-    state, ring = State(settings), KeyRing(settings)
+    state, ring = State(settings, fetcher), KeyRing(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -35,7 +35,7 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange.begin(Headers(scope=scope))
+        exchange = Exchange.begin(Headers(scope=scope), self._state.fetcher)
         scope.setdefault("state", {})["exchange"] = exchange
         incoming = _Incoming(scope, receive, exchange)
         outgoing = _Outgoing(scope["method"], send, exchange, incoming)

@@ -26,6 +26,7 @@ from service.body import chunks_of
 from service.json_body import is_json, media_type, off_loop, read_json
 from service.multipart import FieldPart, FilePart, Part, read_form
 from service.problems import invalid_parameters
+from service.remote import Remote
 from service.schemas.embed import InputsBody, MediaInput, Parameters, repeated
 from service.schemas.similarity import AnyInput
 from service.spool import WRITE_BYTES, Upload
@@ -40,7 +41,7 @@ class Item:
 
     name: str
     modality: str
-    value: Source | str | Sequence[int] | BinderyError
+    value: Source | Remote | str | Sequence[int] | BinderyError
     options: Options | None = None
     pointer: str = ""
 
@@ -99,7 +100,7 @@ def media_source(value: str, name: str, limits: Limits) -> Source:
             return Source(name, data=_bounded(unquote_to_bytes(payload), name, limits))
         value = unquote_to_bytes(payload).decode("ascii", "replace") if "%" in payload else payload
     elif "://" in value[:16]:
-        raise UrlNotAllowed(f"{name} is a URL; this server fetches none. Send the bytes as base64 or as a data: URI")
+        raise UrlNotAllowed(f"{name} is a URL, where bytes are wanted: base64, or a data: URI. A URL goes into a member of its own, `url`")
     if len(value) // 4 * 3 > limits.file_bytes + 3:
         raise _too_many_bytes(name, limits)
     try:
@@ -128,7 +129,7 @@ def item_of(given: MediaInput, modality: str, kind: str, options: Options | None
         if given.options is not None:
             options = parse_options(kind, given.options)
         if given.url is not None:
-            raise UrlNotAllowed("this server fetches no URLs; send the bytes as base64 or as a data: URI in `data`")
+            return Item(name, modality, Remote(given.url, name), options, pointer)
         if given.text is not None:
             if kind != "text" and given.text[:5].lower() == "data:":
                 return Item(name, modality, media_source(given.text, name, limits), options, pointer)

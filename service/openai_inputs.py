@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bindery.bundle import Bundle
-from bindery.errors import BinderyError, InvalidParameter, UnknownModality, UnsupportedMedia, UrlNotAllowed
+from bindery.errors import BinderyError, InvalidParameter, UnknownModality, UnsupportedMedia
 from bindery.kinds import parse_options
 from bindery.limits import Limits
 from service.inputs import Item, as_text, check_count, media_source
+from service.remote import Remote
 
 # "data: the new oil" is a text; "data:image/png;base64,..." is a file.
 _DATA_URI = re.compile(r"data:(?P<family>[a-z]+)/[\w.+-]+(?:;[^,]*)?,", re.IGNORECASE)
@@ -86,7 +87,7 @@ def _media(
 ) -> Item:
     kind = bundle.modality(modality).kind
     if re.match(r"[a-z][a-z0-9+.-]*://", value, re.IGNORECASE):
-        raise UrlNotAllowed("this server fetches no URLs; send the bytes as a data: URI")
+        return Item(name, modality, Remote(value, name), None if kind == "text" else parse_options(kind, options or {}), pointer)
     source = media_source(value, name, limits)
     if kind == "text":
         return Item(name, modality, as_text(source, limits), None, pointer)

@@ -27,7 +27,7 @@ from service.schemas.collections import MixPart, SearchBody
 from service.schemas.similarity import AnyInput
 
 JSON_FIELDS = ("filter", "mix", "vector")  # in a form, these hold JSON
-WAYS = ("text", "data", "vector", "item", "mix")
+WAYS = ("text", "data", "url", "vector", "item", "mix")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +50,16 @@ def json_question(body: SearchBody, bundle: Bundle, limits: Limits) -> Question:
     given = [way for way in WAYS if getattr(body, way) is not None]
     if len(given) != 1:
         raise InvalidParameter(f"a search takes one of {', '.join(WAYS)} or a file; given: {', '.join(given) or 'none'}")
+    is_file = body.data is not None or body.url is not None
     if body.mix is not None:
         voices = [_voice(part, bundle, limits, f"/mix/{index}") for index, part in enumerate(body.mix)]
     else:
-        of_file = body.modality if body.data is not None else None
-        part = MixPart(text=body.text, data=body.data, vector=body.vector, item=body.item, modality=of_file, options=body.options)
+        of_file = body.modality if is_file else None
+        part = MixPart(
+            text=body.text, data=body.data, url=body.url, vector=body.vector, item=body.item, modality=of_file, options=body.options
+        )
         voices = [_voice(part, bundle, limits, "")]
-    return Question(voices, _wanted(body, body.data is not None, bundle), body)
+    return Question(voices, _wanted(body, is_file, bundle), body)
 
 
 def form_question(parts: Sequence[Part], bundle: Bundle, limits: Limits) -> Question:

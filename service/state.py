@@ -17,6 +17,7 @@ from bindery.limits import Limits
 from bindery.settings import Settings
 from service.labels import LabelVectors
 from service.observe import Metrics
+from service.remote import Fetcher, policy_of
 
 log = structlog.get_logger(__name__)
 
@@ -24,9 +25,10 @@ log = structlog.get_logger(__name__)
 class State:
     """Made with the application, opened and closed by its lifespan."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, fetcher: Fetcher | None = None) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        self.fetcher = fetcher or Fetcher(policy_of(settings), settings.limits)
         self.label_vectors = LabelVectors(self.metrics)
         self._engine: Engine | None = None
         self._store: Store | None = None
@@ -87,6 +89,7 @@ class State:
             await self._engine.stop(self.settings.drain_seconds)
         if self._store is not None:
             await asyncio.to_thread(self._store.close)
+        self.fetcher.close()
         if self._spool is not None:
             await asyncio.to_thread(self._spool.cleanup)
 

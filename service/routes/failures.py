@@ -22,5 +22,6 @@ MEDIA_ERRORS = (
     e.AmbiguousDepth,
     e.DecoderKilled,
     e.UrlNotAllowed,
+    e.UrlFetchFailed,
     *TAKING_WORK,
 )

@@ -124,10 +124,11 @@ def _metadata() -> list[Literal["metadata", "embedding"]]:
 
 
 class SearchBody(Strict):
-    """A query by exactly one of text, data (with its modality), vector, item and mix."""
+    """A query by exactly one of text, data or url (with its modality), vector, item and mix."""
 
     text: str | None = None
     data: str | None = Field(None, description="a file's bytes: base64, or a data: URI; needs `modality`")
+    url: str | None = Field(None, description="where the file lies, in place of data; refused unless the server was told to fetch URLs")
     vector: list[float] | None = None
     item: str | None = Field(None, description="a stored item's id; it is not among its own hits")
     mix: list[MixPart] | None = Field(None, min_length=1, max_length=16)

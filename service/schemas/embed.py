@@ -20,7 +20,7 @@ class MediaInput(Strict):
 
     text: str | None = Field(None, description="a text")
     data: str | None = Field(None, description="the file's bytes: base64, or a data: URI")
-    url: str | None = Field(None, description="refused unless the server was told to fetch URLs")
+    url: str | None = Field(None, description="where the file lies; refused unless the server was told to fetch URLs")
     name: str | None = Field(None, max_length=1024, description="shown in the answer and in messages")
     options: dict[str, Any] | None = Field(None, description="in place of the request's options")
 
