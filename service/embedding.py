@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import structlog
@@ -16,8 +19,9 @@ from bindery.engine.engine import Engine
 from bindery.engine.lanes import Priority
 from bindery.errors import BinderyError, InternalError, UnknownModel
 from service.exchange import Exchange
-from service.inputs import Item
+from service.inputs import Item, as_text
 from service.problems import Several
+from service.remote import Fetcher, Remote
 
 Outcome = Embedded | BinderyError
 
@@ -29,13 +33,22 @@ async def embed_items(engine: Engine, items: Sequence[Item], exchange: Exchange)
 
     A full queue refuses the request as a whole (`QueueFull`): an answer of which half says "later" helps nobody.
     """
+    if not any(isinstance(item.value, Remote) for item in items):
+        return await _embed_all(engine, items, exchange)
+    deadline = exchange.deadline(engine.limits)
+    with tempfile.TemporaryDirectory(prefix="bindery-urls-") as folder:
+        arrived = await asyncio.gather(*(_arrived(item, engine, exchange.fetcher, Path(folder), deadline) for item in items))
+        return await _embed_all(engine, arrived, exchange)
+
+
+async def _embed_all(engine: Engine, items: Sequence[Item], exchange: Exchange) -> list[Outcome]:
     deadline = exchange.deadline(engine.limits)
     exchange.admitted(len(items))
     embed = partial(_embed, engine, deadline=deadline, priority=exchange.priority)
     if len(items) == 1:  # the engine itself decides, after a look into its cache
         outcomes = [await embed(items[0])]
     else:
-        wanted = [(item.modality, item.value) for item in items if not isinstance(item.value, BinderyError)]
+        wanted = [(item.modality, item.value) for item in items if not isinstance(item.value, BinderyError | Remote)]
         with engine.seats(wanted, deadline=deadline, priority=exchange.priority) as seats:
             left = iter(seats)
             placed = [(item, None if isinstance(item.value, BinderyError) else next(left)) for item in items]
@@ -76,6 +89,7 @@ async def _embed(engine: Engine, item: Item, *, deadline: float, priority: Prior
     if isinstance(item.value, BinderyError):
         return item.value
     try:
+        assert not isinstance(item.value, Remote), "an item must have arrived before it is embedded. This is a bug."
         return await engine.embed(item.modality, item.value, item.options, deadline=deadline, priority=priority, seat=seat)
     except BinderyError as error:
         return error
@@ -83,3 +97,15 @@ async def _embed(engine: Engine, item: Item, *, deadline: float, priority: Prior
         # One item's surprise must not take its neighbours along.
         log.exception("unhandled error of an item", modality=item.modality, name=item.name)
         return InternalError("something went wrong in the server; the request id finds it in the log")
+
+
+async def _arrived(item: Item, engine: Engine, fetcher: Fetcher, folder: Path, deadline: float) -> Item:
+    """The item with what lay at its URL, or with the error of fetching it."""
+    if not isinstance(item.value, Remote):
+        return item
+    try:
+        source = await fetcher.fetch(item.value, folder, deadline)
+        is_text = engine.bundle.modality(item.modality).kind == "text"
+        return replace(item, value=as_text(source, engine.limits) if is_text else source)
+    except BinderyError as error:
+        return replace(item, value=error)

@@ -15,6 +15,7 @@ from starlette.datastructures import Headers
 from bindery.engine.lanes import Priority
 from bindery.errors import InvalidHeader, UnsupportedMedia
 from bindery.limits import Limits
+from service.remote import Fetcher
 
 STAGES = ("admit", "decode", "queue", "infer")
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)
@@ -24,6 +25,7 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 @dataclass(slots=True)
 class Exchange:
     request_id: str
+    fetcher: Fetcher  # of this request's URLs
     started: float = field(default_factory=time.monotonic)
     stages_ms: dict[str, float] = field(default_factory=dict)
     items: int = 0
@@ -35,10 +37,10 @@ class Exchange:
     """What `X-Request-Timeout-Ms` asked for, already bounded."""
 
     @classmethod
-    def begin(cls, headers: Headers) -> Exchange:
+    def begin(cls, headers: Headers, fetcher: Fetcher) -> Exchange:
         """The caller's id when it is short and harmless, else a new one."""
         given = headers.get("x-request-id", "")
-        return cls(given if _SAFE_ID.fullmatch(given) else uuid.uuid4().hex)
+        return cls(given if _SAFE_ID.fullmatch(given) else uuid.uuid4().hex, fetcher)
 
     def read(self, headers: Headers, limits: Limits) -> None:
         """Take over what the headers ask for. Raises `InvalidHeader`, `UnsupportedMedia`."""
