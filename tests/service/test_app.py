@@ -14,6 +14,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from bindery.engine.engine import Engine
 from bindery.errors import BundleNotFound, CatalogDamaged
 from bindery.settings import Settings
 from service.app import create_app
@@ -156,3 +157,14 @@ def test_a_full_queue_refuses_a_request_as_a_whole(toy_settings: Settings, tmp_p
         assert refused.json()["retryable"] is True
         assert 'status="503"' in httpx.get(f"{address}/metrics").text
         assert httpx.post(f"{address}/v1/embed/text", json={"inputs": ["one", "two"]}).status_code == 200
+
+
+def test_trouble_in_the_engine_makes_it_unready_but_not_dead(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "trouble", lambda _: "a run of the graph of modality 'image' has lasted 12.0 s")
+        unready = client.get("/readyz")
+        assert code(unready) == (503, "engine_down")
+        assert "'image'" in unready.json()["detail"]
+        assert client.get("/livez").status_code == 200
+        assert "bindery_ready 0.0" in client.get("/metrics").text
+    assert client.get("/readyz").status_code == 200
