@@ -12,13 +12,16 @@ from pydantic import Field, ValidationError
 from bindery.bundle import Bundle
 from bindery.collections import Collection, ItemResult, new_item_id
 from bindery.collections import Item as Stored
+from bindery.engine.clips import EmbeddedClips
 from bindery.engine.embedded import Embedded
 from bindery.engine.engine import Engine
 from bindery.errors import BinderyError, InvalidParameter
 from bindery.kinds import KINDS, parse_options
 from bindery.limits import Limits
+from bindery.moments import Medium, store_media
 from bindery.vectors import Vectors
-from service.embedding import embed_items, total_usage
+from service.clips import embed_or_cut
+from service.embedding import Outcome, total_usage
 from service.exchange import Exchange
 from service.inputs import Item, check_count, form_item, given_vector, item_of, modality_of, split_fields
 from service.json_body import load
@@ -57,17 +60,12 @@ class ItemsForm(Strict):
 
 
 async def write(engine: Engine, collection: Collection, entries: Sequence[Entry], exchange: Exchange) -> Written:
-    """Embed what needs it and store what succeeded, in one commit. Raises `Several` when nothing could be stored."""
+    """Embed what needs it, store what succeeded: items in one commit, clips in another. Raises `Several` when nothing could be stored."""
     inputs = [entry.source for entry in entries if isinstance(entry.source, Item)]
-    outcomes = await embed_items(engine, inputs, exchange)
+    outcomes = await embed_or_cut(engine, inputs, exchange)
     waiting = iter(outcomes)
-    vectors = [_vector(next(waiting)) if isinstance(entry.source, Item) else entry.source for entry in entries]
-    items = [_stored(entry, vector) for entry, vector in zip(entries, vectors, strict=True) if not isinstance(vector, BinderyError)]
-    stored = iter(await asyncio.to_thread(collection.upsert, items))
-    results = [
-        ItemResult(entry.id or "", "failed", vector) if isinstance(vector, BinderyError) else next(stored)
-        for entry, vector in zip(entries, vectors, strict=True)
-    ]
+    made = [next(waiting) if isinstance(entry.source, Item) else entry.source for entry in entries]
+    results = await asyncio.to_thread(_store, collection, engine.bundle, list(zip(entries, made, strict=True)))
     failed = [(f"/items/{index}", result.error) for index, result in enumerate(results) if result.error is not None]
     if len(failed) == len(results):
         raise Several(failed)
@@ -153,9 +151,22 @@ def _seconds(name: str, text: str) -> float:
         raise InvalidParameter(f"{name} is {text[:40]!r}; it must be seconds", pointer=f"/{name}") from error
 
 
-def _vector(outcome: Embedded | BinderyError) -> Vectors | BinderyError:
-    return outcome.vector if isinstance(outcome, Embedded) else outcome
-
-
-def _stored(entry: Entry, vector: Vectors) -> Stored:
-    return Stored(entry.id or new_item_id(), entry.modality, vector, entry.uri, entry.start, entry.end, entry.metadata)
+def _store(collection: Collection, bundle: Bundle, made: Sequence[tuple[Entry, Outcome | Vectors]]) -> list[ItemResult]:
+    media: dict[int, Medium] = {}
+    items: dict[int, Stored] = {}
+    replaced: list[str] = []
+    for index, (entry, outcome) in enumerate(made):
+        id = entry.id or new_item_id()
+        if isinstance(outcome, EmbeddedClips):
+            media[index] = Medium(id, entry.modality, outcome.clips, entry.uri, entry.metadata)
+        elif not isinstance(outcome, BinderyError):
+            vector = outcome.vector if isinstance(outcome, Embedded) else outcome
+            items[index] = Stored(id, entry.modality, vector, entry.uri, entry.start, entry.end, entry.metadata)
+            if KINDS[bundle.modality(entry.modality).kind].measure is not None:
+                replaced.append(id)  # may have been stored as clips before
+    results = dict(zip(items, collection.upsert(list(items.values()), media=replaced) if items else (), strict=True))
+    results |= dict(zip(media, store_media(collection, list(media.values())) if media else (), strict=True))
+    return [
+        ItemResult(entry.id or "", "failed", outcome) if isinstance(outcome, BinderyError) else results[index]
+        for index, (entry, outcome) in enumerate(made)
+    ]

@@ -19,7 +19,6 @@ from bindery.errors import BinderyError, DeadlineExceeded, QueueFull, ServerFaul
 from bindery.kinds import KINDS
 from bindery.media.source import Source
 from bindery.spec import PartOptions
-from bindery.vectors import Vectors
 
 T = TypeVar("T")
 
@@ -28,18 +27,14 @@ _WAIT_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class EmbeddedClips:
-    """Clips in the order of their time; those that failed carry their error. At least one has a vector."""
+class EmbeddedClips(Embedded):
+    """A medium by its clips, in the order of their time; those that failed carry their error. ``vector`` is the mean of the others.
 
-    clips: list[Clip]
+    ``usage`` is of all windows together, ``timings_ms`` of the slowest one.
+    """
+
+    clips: tuple[Clip, ...]
     pool: str
-    usage: dict[str, float]
-    timings_ms: dict[str, float]  # decode, queue, infer: of the slowest window
-
-    @property
-    def pooled(self) -> Vectors:
-        """One vector ``(d,)`` for the whole medium."""
-        return mean_vector(self.clips)
 
 
 async def embed_clips(
@@ -59,12 +54,12 @@ async def embed_clips(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    clips = [Clip(window, one.vector if isinstance(one, Embedded) else one) for window, one in outcomes]
+    clips = tuple(Clip(window, one.vector if isinstance(one, Embedded) else one) for window, one in outcomes)
     error = failure(clips)
     if error is not None:
         raise error
     good = [one for _, one in outcomes if isinstance(one, Embedded)]
-    return EmbeddedClips(clips, options.pool, _usage(good, source), _slowest(good))
+    return EmbeddedClips(mean_vector(clips), _usage(good, source), False, _slowest(good), clips, options.pool)
 
 
 async def _embed_window(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 from checks.client import expect
@@ -53,6 +54,23 @@ def encodings(service: Service) -> str:
     expect(len(rows) == len(WORDS), f"{len(rows)} rows, not {len(WORDS)}")
     same(rows[0], exact, ".npy")
     return "base64, int8, ubinary, dimensions, npy"
+
+
+def clips_of_long_media(service: Service) -> str:
+    """A sound and a video cut into clips: in order, without a gap, each with a vector; stored as an item each."""
+    told = []
+    for modality, kind in service.media.items():
+        if kind not in ("audio", "video"):
+            continue
+        form = [service.file(modality), *fields(clip_seconds="1", clip_stride="0.5", pool="mean")]
+        (item,) = items_of(service.client.call("POST", f"/v1/embed/{modality}", form=form))
+        clips = item["clips"]
+        expect(clips[0]["start"] == 0 and len(clips) > 1, f"{modality}: not cut: {[clip['start'] for clip in clips]}")
+        expect(all(left["end"] >= right["start"] for left, right in pairwise(clips)), f"{modality}: there is a gap between clips")
+        for vector in (item["embedding"], *(clip["embedding"] for clip in clips)):
+            check_unit(tuple(vector), service.dimension, f"{modality}: a clip")
+        told.append(f"{modality}: {len(clips)}")
+    return ", ".join(told) or "no modality lasts"
 
 
 def openai_embeddings(service: Service) -> str:
@@ -157,6 +175,7 @@ EMBEDDING_CHECKS = (
     texts_by_json_and_by_form,
     every_modality_by_every_body,
     encodings,
+    clips_of_long_media,
     openai_embeddings,
     classify,
     label_sets,

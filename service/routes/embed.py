@@ -10,11 +10,15 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from bindery.bundle import Bundle
+from bindery.clips import Clip
+from bindery.engine.clips import EmbeddedClips
 from bindery.engine.embedded import Embedded
-from bindery.errors import BinderyError
+from bindery.errors import BinderyError, InvalidParameter
+from bindery.spec import PartOptions
 from bindery.vectors import cut
 from service.answers import Json, Npy, accepted, on_the_wire
-from service.embedding import Outcome, check_model, embed_items, settle, total_usage
+from service.clips import embed_or_cut, takes_clips
+from service.embedding import Outcome, check_model, settle, total_usage
 from service.exchange import exchange_of
 from service.inputs import Item, read_inputs
 from service.openapi import FILES, RAW, TEXTS, form_body, json_body, problems
@@ -41,6 +45,7 @@ async def embed(modality: str, request: Request) -> Response:
     """Multipart with `file` or `text` parts, JSON, or one file as the body itself. One vector an item, in order.
 
     With several items the answer is 200 when at least one succeeded, and each item carries its vector or its error.
+    A video or a sound with `clip_seconds` (and `clip_stride`) answers with its `clips`; with `pool=mean` also their mean.
     `Accept: application/x-npy` gives an `(n, d)` float32 array, when every item succeeded.
     """
     engine, exchange, form = state_of(request).engine, exchange_of(request), accepted(request)
@@ -48,7 +53,9 @@ async def embed(modality: str, request: Request) -> Response:
         parameters = inputs.parameters
         check_model(parameters.model, engine.bundle)
         width = cut(np.zeros(engine.bundle.manifest.dimension, np.float32), parameters.dimensions).shape[0]
-        outcomes = await embed_items(engine, inputs.items, exchange)
+        if form == "npy":
+            _check_rows(inputs.items)
+        outcomes = await embed_or_cut(engine, inputs.items, exchange)
         settle(inputs.items, outcomes, "fail" if form == "npy" else parameters.on_error)
     if form == "npy":
         return Npy(np.stack([cut(one.vector, parameters.dimensions) for one in outcomes if isinstance(one, Embedded)]))
@@ -73,5 +80,22 @@ def _row(index: int, item: Item, outcome: Outcome, parameters: EmbedParameters) 
     row: dict[str, Any] = {"index": index, "name": item.name}
     if isinstance(outcome, BinderyError):
         return row | {"error": {"code": outcome.code, "message": outcome.detail}}
-    row["embedding"] = on_the_wire(cut(outcome.vector, parameters.dimensions), parameters.encoding)
+    if isinstance(outcome, EmbeddedClips):
+        row["clips"] = [_clip(clip, parameters) for clip in outcome.clips]
+    if not isinstance(outcome, EmbeddedClips) or outcome.pool == "mean":
+        row["embedding"] = on_the_wire(cut(outcome.vector, parameters.dimensions), parameters.encoding)
     return row | {"truncated": True} if outcome.truncated else row
+
+
+def _clip(clip: Clip, parameters: EmbedParameters) -> dict[str, Any]:
+    row: dict[str, Any] = {"start": clip.window.start, "end": clip.window.end}
+    if isinstance(clip.vector, BinderyError):
+        return row | {"error": {"code": clip.vector.code, "message": clip.vector.detail}}
+    return row | {"embedding": on_the_wire(cut(clip.vector, parameters.dimensions), parameters.encoding)}
+
+
+def _check_rows(items: Sequence[Item]) -> None:
+    """An array has one row an item."""
+    for item in items:
+        if takes_clips(item) and isinstance(item.options, PartOptions) and item.options.pool == "none":
+            raise InvalidParameter("an .npy has one row an item: with clip_seconds ask for pool=mean, or for JSON", pointer="/options/pool")

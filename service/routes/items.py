@@ -50,7 +50,10 @@ ONE = problems(e.UnknownCollection, e.UnknownItem, *TAKING_WORK)
     openapi_extra=json_body(ItemsBody, EXAMPLE, {"multipart/form-data": FORM}),
 )
 async def add_items(c: str, request: Request) -> Response:
-    """An item of a known id replaces it. 200 once what succeeded is on the disk; each item carries what became of it."""
+    """An item of a known id replaces it. A video or a sound with `clip_seconds` becomes an item for each of its clips.
+
+    200 once what succeeded is on the disk; each item carries what became of it.
+    """
     state, exchange = state_of(request), exchange_of(request)
     engine, collection = state.engine, await find_collection(state, c)
     check_space(collection.definition, engine.bundle.manifest.space, f"bundle {engine.bundle.name!r}")
@@ -131,9 +134,18 @@ def _stored(entries: Sequence[Entry], written: Written) -> dict[str, Any]:
     for index, (entry, result) in enumerate(zip(entries, written.results, strict=True)):
         row: dict[str, Any] = {"index": index, "id": entry.id if result.error else result.id, "status": result.status}
         if result.error is not None:
-            row["error"] = {"code": result.error.code, "message": result.error.detail}
+            row["error"] = _error(result.error)
+        if result.clips:
+            row["clips"] = [
+                {"id": clip.id, "status": clip.status} | ({} if clip.error is None else {"error": _error(clip.error)})
+                for clip in result.clips
+            ]
         rows.append(row)
     return {"items": rows, "usage": written.usage}
+
+
+def _error(error: e.BinderyError) -> dict[str, str]:
+    return {"code": error.code, "message": error.detail}
 
 
 def _item(item: Item, with_embedding: bool) -> dict[str, Any]:

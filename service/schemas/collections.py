@@ -58,6 +58,12 @@ class ItemsBody(Strict):
     items: list[ItemInput]
 
 
+class StoredClip(BaseModel):
+    id: str
+    status: Literal["created", "updated", "failed"]
+    error: ItemError | None = None
+
+
 class StoredItem(BaseModel):
     index: int
     id: str | None
@@ -65,6 +71,7 @@ class StoredItem(BaseModel):
         description="superseded: a later item of the same request has the same id"
     )
     error: ItemError | None = None
+    clips: list[StoredClip] | None = Field(None, description="what became of each clip, when the item was cut by `clip_seconds`")
 
 
 class ItemsStored(BaseModel):

@@ -95,10 +95,18 @@ class ItemError(BaseModel):
     message: str
 
 
+class EmbeddedClip(BaseModel):
+    start: float = Field(description="seconds from the beginning of the file")
+    end: float
+    embedding: list[float] | list[int] | str | None = None
+    error: ItemError | None = None
+
+
 class EmbeddedItem(BaseModel):
     index: int
     name: str
     embedding: list[float] | list[int] | str | None = None
+    clips: list[EmbeddedClip] | None = Field(None, description="in place of `embedding`, when `clip_seconds` was given")
     truncated: bool | None = Field(None, description="true when the text was longer than the tower reads")
     error: ItemError | None = None
 

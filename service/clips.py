@@ -1,0 +1,80 @@
+"""Items of which some are cut into clips: those go window by window, the others as ever, and the outcomes keep the items' order."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import structlog
+
+from bindery.engine.clips import embed_clips
+from bindery.engine.engine import Engine
+from bindery.errors import BinderyError, InternalError, InvalidParameter
+from bindery.media.source import Source
+from bindery.spec import PartOptions
+from service.embedding import Outcome, embed_items
+from service.exchange import Exchange
+from service.inputs import Item
+from service.spool import MEMORY_BYTES
+
+_SIDE_BY_SIDE = 2  # media of one request; each has several windows in work
+
+log = structlog.get_logger(__name__)
+
+
+async def embed_or_cut(engine: Engine, items: Sequence[Item], exchange: Exchange) -> list[Outcome]:
+    """As `embed_items`; the outcome of an item with ``clip_seconds`` is its `EmbeddedClips`."""
+    cut = [item for item in items if takes_clips(item)]
+    if not cut:
+        return await embed_items(engine, items, exchange)
+    room = asyncio.Semaphore(_SIDE_BY_SIDE)
+    deadline = exchange.deadline(engine.limits)
+    exchange.admitted(len(cut))
+    whole = [item for item in items if not takes_clips(item)]
+    of_cut, of_whole = await asyncio.gather(
+        asyncio.gather(*(_embed(engine, item, deadline, room) for item in cut)), embed_items(engine, whole, exchange) if whole else _none()
+    )
+    for outcome in of_cut:
+        if not isinstance(outcome, BinderyError):
+            exchange.spent(outcome.timings_ms)
+    left, right = iter(of_cut), iter(of_whole)
+    return [next(left) if takes_clips(item) else next(right) for item in items]
+
+
+def takes_clips(item: Item) -> bool:
+    return isinstance(item.options, PartOptions) and item.options.clip_seconds is not None
+
+
+async def _embed(engine: Engine, item: Item, deadline: float, room: asyncio.Semaphore) -> Outcome:
+    if isinstance(item.value, BinderyError):
+        return item.value
+    if not isinstance(item.value, Source) or not isinstance(item.options, PartOptions):
+        return InvalidParameter("clips are made of a file that is sent with the request", pointer=item.pointer or None)
+    try:
+        async with room, _on_disk(item.value) as source:
+            return await embed_clips(engine, item.modality, source, item.options, deadline=deadline)
+    except BinderyError as error:
+        return error
+    except Exception:
+        # One item's surprise must not take its neighbours along.
+        log.exception("unhandled error of an item", modality=item.modality, name=item.name)
+        return InternalError("something went wrong in the server; the request id finds it in the log")
+
+
+@asynccontextmanager
+async def _on_disk(source: Source) -> AsyncIterator[Source]:
+    """The source as a file when it is big: its bytes would otherwise travel to a decoder once for each window."""
+    if source.data is None or len(source.data) <= MEMORY_BYTES:
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="bindery-clips-") as folder:
+        path = Path(folder) / "medium"
+        await asyncio.to_thread(path.write_bytes, source.data)
+        yield Source(source.name, path=path)
+
+
+async def _none() -> list[Outcome]:
+    return []
