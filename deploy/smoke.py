@@ -1,6 +1,6 @@
 """Drive every endpoint of a running service and say what each did.
 
-    python deploy/smoke.py http://localhost:8000 [--examples examples]
+    python deploy/smoke.py http://localhost:8000 [--examples examples] [--key-file FILE]
 
 One line a check; exit 1 when any fails, or when /openapi.json lists an operation that no check reached: a new endpoint
 without a check is a failure here. Leaves nothing behind. Standard library only.
@@ -53,17 +53,22 @@ def run(check: Check, service: Service) -> bool:
     return True
 
 
+def _key(path: Path | None) -> str | None:
+    return None if path is None else path.read_text(encoding="utf-8").strip()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url", help="where the service is, e.g. http://localhost:8000")
     parser.add_argument("--examples", type=Path, default=Path(__file__).parents[1] / "examples", help="folder with the sample files")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds for one call")
+    parser.add_argument("--key-file", type=Path, help="file with an API key of the scope admin (on the command line others could read it)")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--remember", metavar="NAME", help="only store a collection of this name")
     only.add_argument("--recall", metavar="NAME", help="only find that collection again, then delete it")
     arguments = parser.parse_args()
 
-    client = Client(arguments.url, arguments.timeout)
+    client = Client(arguments.url, arguments.timeout, _key(arguments.key_file))
     try:
         service = Service.ask(client, arguments.examples)
     except Failed as failure:

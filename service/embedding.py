@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,12 +34,19 @@ async def embed_items(engine: Engine, items: Sequence[Item], exchange: Exchange)
 
     A full queue refuses the request as a whole (`QueueFull`): an answer of which half says "later" helps nobody.
     """
+    async with arrived(engine, items, exchange) as here:
+        return await _embed_all(engine, here, exchange)
+
+
+@asynccontextmanager
+async def arrived(engine: Engine, items: Sequence[Item], exchange: Exchange) -> AsyncIterator[Sequence[Item]]:
+    """The items with what lay at their URLs in place of these, or with the error of fetching it. The files live as long as the context."""
     if not any(isinstance(item.value, Remote) for item in items):
-        return await _embed_all(engine, items, exchange)
+        yield items
+        return
     deadline = exchange.deadline(engine.limits)
     with tempfile.TemporaryDirectory(prefix="bindery-urls-") as folder:
-        arrived = await asyncio.gather(*(_arrived(item, engine, exchange.fetcher, Path(folder), deadline) for item in items))
-        return await _embed_all(engine, arrived, exchange)
+        yield await asyncio.gather(*(_arrived(item, engine, exchange.fetcher, Path(folder), deadline) for item in items))
 
 
 async def _embed_all(engine: Engine, items: Sequence[Item], exchange: Exchange) -> list[Outcome]:
@@ -100,7 +108,6 @@ async def _embed(engine: Engine, item: Item, *, deadline: float, priority: Prior
 
 
 async def _arrived(item: Item, engine: Engine, fetcher: Fetcher, folder: Path, deadline: float) -> Item:
-    """The item with what lay at its URL, or with the error of fetching it."""
     if not isinstance(item.value, Remote):
         return item
     try:

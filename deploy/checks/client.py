@@ -55,9 +55,10 @@ class Part:
 class Client:
     """Calls one service and remembers every (method, path) that succeeded: a refusal drives nothing."""
 
-    def __init__(self, base: str, timeout_s: float = 60.0) -> None:
+    def __init__(self, base: str, timeout_s: float = 60.0, key: str | None = None) -> None:
         self.base = base.rstrip("/")
         self.timeout_s = timeout_s
+        self._own = {} if key is None else {"Authorization": f"Bearer {key}"}
         self.driven: list[tuple[str, str]] = []
         # No proxy: the service itself is checked, not what stands before it.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -74,7 +75,7 @@ class Client:
         status: int | tuple[int, ...] = 200,
     ) -> Reply:
         """The reply, whatever its status; `Failed` when that is not one of ``status``."""
-        sent = dict(headers or {})
+        sent = self._own | (headers or {})
         body = raw
         if json_body is not None:
             body = json.dumps(json_body).encode()

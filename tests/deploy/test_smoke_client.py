@@ -26,9 +26,11 @@ class Echo(BaseHTTPRequestHandler):
     """Answers with the status that the path names, and what it was sent."""
 
     received: ClassVar[list[tuple[str, str, str, bytes]]] = []
+    keys: ClassVar[list[str | None]] = []
 
     def answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.keys.append(self.headers.get("Authorization"))
         self.received.append((self.command, self.path, self.headers.get("Content-Type", ""), body))
         self.send_response(404 if "missing" in self.path else 200)
         self.end_headers()
@@ -46,6 +48,7 @@ def client() -> Iterator[Client]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     Echo.received.clear()
+    Echo.keys.clear()
     yield Client(f"http://127.0.0.1:{server.server_port}/", timeout_s=5)
     server.shutdown()
     thread.join()
@@ -72,6 +75,14 @@ def test_an_operation_whose_last_segment_is_longer_is_another_one(client: Client
 def test_an_unwanted_status_is_told_with_the_answer(client: Client) -> None:
     with pytest.raises(Failed, match=r"GET /missing: answered 404, not \(200,\).*hello"):
         client.call("GET", "/missing")
+
+
+def test_the_key_goes_with_every_call_and_a_check_may_send_another(client: Client) -> None:
+    client.call("GET", "/livez")
+    keyed = Client(client.base, key="bk_mine")
+    keyed.call("GET", "/livez")
+    keyed.call("POST", "/v1/embed/x", headers={"Authorization": "Bearer other"}, json_body={})
+    assert Echo.keys == [None, "Bearer bk_mine", "Bearer other"]
 
 
 def test_no_server_is_a_failed_check() -> None:
