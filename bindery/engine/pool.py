@@ -89,7 +89,7 @@ class DecodePool:
         self._growth_bytes = growth_bytes
         # forkserver: a new process in tens of milliseconds, without the threads and models of this one
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["bindery.engine.worker"])
+        self._context.set_forkserver_preload(["bindery.engine.one_thread", "bindery.engine.worker"])
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="decode")
         self._closed = threading.Event()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from bindery.decoded import Picture
+from bindery.errors import UnreadableMedia
 from bindery.limits import Limits
 from bindery.media.finite import to_float32
 from bindery.media.guard import check_pixels, reading
@@ -30,6 +31,7 @@ _PLUGINS: dict[str, Callable[[BinaryIO], Image.Image]] = {
 }
 MEDIA_TYPES = tuple(_PLUGINS)
 _ORIENTATION = 0x0112
+_JPEG_SCANS = 100  # encoders write about ten; each one more is another pass over all pixels, for a few bytes of file
 
 
 def decode_picture(source: Source, limits: Limits) -> Picture:
@@ -48,6 +50,8 @@ def decode_picture(source: Source, limits: Limits) -> Picture:
 def open_picture(source: Source, media_type: str, limits: Limits) -> Iterator[Image.Image]:
     """A Pillow image whose size has been checked and whose pixels are not yet decoded."""
     what = media_type.partition("/")[2].upper()
+    if media_type == "image/jpeg":
+        _check_scans(source)
     with source.open() as file, reading(source, what), _PLUGINS[media_type](file) as image:
         check_pixels(source.name, image.width, image.height, limits)
         yield image
@@ -71,6 +75,17 @@ def to_eight_bit(values: NDArray[Any]) -> NDArray[np.uint8]:
     whites = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (255.0, 65535.0)
     white = next((w for w in whites if top <= w), top)
     return np.asarray(np.rint(np.clip(numbers, 0.0, white) * (255.0 / white)), dtype=np.uint8)
+
+
+def _check_scans(source: Source) -> None:
+    """Raises `UnreadableMedia` for a JPEG of very many scans. Their marker cannot occur inside their data, so counting it is enough."""
+    scans, last = 0, b""
+    with source.open() as file:
+        while block := file.read(1 << 20):
+            scans += block.count(b"\xff\xda") + (last == b"\xff" and block[:1] == b"\xda")
+            last = block[-1:]
+    if scans > _JPEG_SCANS:
+        raise UnreadableMedia(f"{source.name} is a JPEG of {scans} scans; at most {_JPEG_SCANS} are taken: save it anew")
 
 
 def _from_pillow(image: Image.Image) -> Picture:

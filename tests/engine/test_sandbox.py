@@ -116,6 +116,10 @@ def test_codecs_may_still_use_threads(pool: DecodePool) -> None:
     assert report(pool, probes.threads_work) == "4 threads"
 
 
+def test_numpy_uses_one_thread_in_a_decoder_and_codecs_all_cores(pool: DecodePool) -> None:
+    assert report(pool, probes.matrix_threads) == f"1 thread, {len(os.sched_getaffinity(0))} cores"
+
+
 def test_processor_time_is_cut_and_renewed_for_each_task() -> None:
     script = """
 import resource, time

@@ -14,6 +14,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from bindery.media.source import Source
 
 _hoard: list[Any] = []
@@ -150,3 +152,10 @@ def _only_socket() -> int:
 
 def _is_open(number: int) -> bool:
     return os.path.exists(f"/proc/self/fd/{number}")
+
+
+def matrix_threads() -> str:
+    """How many threads this process has after a product large enough for numpy to share out, and the cores it may use."""
+    square = np.ones((1500, 1500), np.float32)
+    square @ square
+    return f"{len(os.listdir('/proc/self/task'))} thread, {len(os.sched_getaffinity(0))} cores"
