@@ -15,7 +15,7 @@ from bindery.engine.engine import Engine
 from bindery.errors import BinderyError, InternalError, InvalidParameter
 from bindery.media.source import Source
 from bindery.spec import PartOptions
-from service.embedding import Outcome, embed_items
+from service.embedding import Outcome, arrived, embed_items
 from service.exchange import Exchange
 from service.inputs import Item
 from service.spool import MEMORY_BYTES
@@ -27,6 +27,11 @@ log = structlog.get_logger(__name__)
 
 async def embed_or_cut(engine: Engine, items: Sequence[Item], exchange: Exchange) -> list[Outcome]:
     """As `embed_items`; the outcome of an item with ``clip_seconds`` is its `EmbeddedClips`."""
+    async with arrived(engine, items, exchange) as here:
+        return await _embed_or_cut(engine, here, exchange)
+
+
+async def _embed_or_cut(engine: Engine, items: Sequence[Item], exchange: Exchange) -> list[Outcome]:
     cut = [item for item in items if takes_clips(item)]
     if not cut:
         return await embed_items(engine, items, exchange)

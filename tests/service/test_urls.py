@@ -106,6 +106,14 @@ def test_every_address_that_takes_media_takes_urls(fetching: httpx.Client, at: A
         assert hits[0]["score"] == pytest.approx(1.0, abs=1e-5)
 
 
+def test_what_is_fetched_can_be_cut_into_clips(fetching: httpx.Client, at: Any) -> None:
+    options = {"clip_seconds": 0.5}
+    by_url = fetching.post("/v1/embed/audio", json={"inputs": [{"url": at("a.wav")}], "options": options})
+    by_file = fetching.post("/v1/embed/audio", files={"file": ("a.wav", wav())}, data={"clip_seconds": "0.5"})
+    assert by_url.status_code == by_file.status_code == 200, by_url.text
+    assert by_url.json()["items"][0]["clips"] == by_file.json()["items"][0]["clips"]
+
+
 @pytest.mark.parametrize(
     ("path", "status", "code"),
     [
