@@ -63,7 +63,7 @@ def windows(name: str, extent: Extent, options: PartOptions, limits: Limits) -> 
     count = 1 + -(-max(stop - start - length, 0) // stride)  # rounded up
     if count > limits.clips:
         raise TooLong(
-            f"{name} lasts {extent.file_s:.0f} s: {count} clips of {seconds:g} s; at most {limits.clips} are made of one item (limit clips): "
+            f"{name} lasts {extent.file_s:.0f} s: {count} clips of {seconds:g} s; one item has at most {limits.clips} (limit clips): "
             "take longer clips, a longer stride, or a part with start and end"
         )
     starts = [start + number * stride for number in range(count)]

@@ -30,7 +30,6 @@ from bindery.spec import (
     DepthSpec,
     ImageOptions,
     ImageSpec,
-    LengthOptions,
     Options,
     PartOptions,
     Spec,
@@ -128,23 +127,9 @@ def _check_one(options: PartOptions) -> None:
 def _checked(prepare: Prepare) -> Prepare:
     def run(source: Source, spec: Spec, options: Options, limits: Limits) -> Prepared:
         check_bytes(source, limits)
-        if isinstance(options, LengthOptions):
-            return _measured(source, spec, limits)
         return prepare(source, spec, options, limits)
 
     return run
-
-
-def _measured(source: Source, spec: Spec, limits: Limits) -> Prepared:
-    measure = KINDS[spec.kind].measure
-    assert measure is not None, f"a file of kind {spec.kind} does not last. This is a bug."
-    extent = measure(source, limits)
-    return Prepared({}, {"file_s": extent.file_s, "stream_s": extent.stream_s})
-
-
-def extent_of(measured: Prepared) -> Extent:
-    """The answer to `LengthOptions`, which has the form of every answer of a decoder."""
-    return Extent(measured.usage["file_s"], measured.usage["stream_s"])
 
 
 def _usage(source: Source, **counts: float) -> dict[str, float]:

@@ -173,8 +173,4 @@ class PartOptions(_Options):
         return self
 
 
-class LengthOptions(_Options):
-    """The engine's own question to a decoder: how long a medium lasts, in place of its tensors. No caller can give it."""
-
-
-Options = TextOptions | ImageOptions | DepthOptions | ThermalOptions | PartOptions | LengthOptions
+Options = TextOptions | ImageOptions | DepthOptions | ThermalOptions | PartOptions

@@ -36,11 +36,10 @@ async def _embed_or_cut(engine: Engine, items: Sequence[Item], exchange: Exchang
     if not cut:
         return await embed_items(engine, items, exchange)
     room = asyncio.Semaphore(_SIDE_BY_SIDE)
-    deadline = exchange.deadline(engine.limits)
     exchange.admitted(len(cut))
     whole = [item for item in items if not takes_clips(item)]
     of_cut, of_whole = await asyncio.gather(
-        asyncio.gather(*(_embed(engine, item, deadline, room) for item in cut)), embed_items(engine, whole, exchange) if whole else _none()
+        asyncio.gather(*(_embed(engine, item, exchange, room) for item in cut)), embed_items(engine, whole, exchange) if whole else _none()
     )
     for outcome in of_cut:
         if not isinstance(outcome, BinderyError):
@@ -53,14 +52,15 @@ def takes_clips(item: Item) -> bool:
     return isinstance(item.options, PartOptions) and item.options.clip_seconds is not None
 
 
-async def _embed(engine: Engine, item: Item, deadline: float, room: asyncio.Semaphore) -> Outcome:
+async def _embed(engine: Engine, item: Item, exchange: Exchange, room: asyncio.Semaphore) -> Outcome:
     if isinstance(item.value, BinderyError):
         return item.value
     if not isinstance(item.value, Source) or not isinstance(item.options, PartOptions):
         return InvalidParameter("clips are made of a file that is sent with the request", pointer=item.pointer or None)
     try:
         async with room, _on_disk(item.value) as source:
-            return await embed_clips(engine, item.modality, source, item.options, deadline=deadline)
+            deadline = exchange.deadline(engine.limits)
+            return await embed_clips(engine, item.modality, source, item.options, deadline=deadline, priority=exchange.priority)
     except BinderyError as error:
         return error
     except Exception:

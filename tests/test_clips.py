@@ -75,7 +75,7 @@ def test_three_hours_are_a_bounded_number_of_clips() -> None:
     found = cut(3 * 3600, clip_seconds=10)
     assert len(found) == 1350
     assert found[-1] == (1349 * 8, 10_800)
-    with pytest.raises(TooLong, match=r"10799 clips .* at most 2000 .*limit clips"):
+    with pytest.raises(TooLong, match=r"10799 clips .* at most 2000 .limit clips"):
         cut(3 * 3600, clip_seconds=2, clip_stride=1)
     with pytest.raises(InvalidParameter, match=r"at most 598 .*media_seconds"):
         cut(3 * 3600, clip_seconds=599)

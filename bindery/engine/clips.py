@@ -15,6 +15,7 @@ from typing import TypeVar
 from bindery.clips import Clip, Window, failure, mean_vector, windows
 from bindery.engine.embedded import Embedded
 from bindery.engine.engine import Engine
+from bindery.engine.lanes import Priority
 from bindery.errors import BinderyError, DeadlineExceeded, QueueFull, ServerFault
 from bindery.kinds import KINDS
 from bindery.media.source import Source
@@ -38,14 +39,20 @@ class EmbeddedClips(Embedded):
 
 
 async def embed_clips(
-    engine: Engine, modality: str, source: Source, options: PartOptions, *, deadline: float | None = None
+    engine: Engine,
+    modality: str,
+    source: Source,
+    options: PartOptions,
+    *,
+    deadline: float | None = None,
+    priority: Priority = "interactive",
 ) -> EmbeddedClips:
     """Raises as `Engine.embed`, `TooLong` beyond ``limits.clips``, and the first window's error when all failed."""
     assert KINDS[engine.bundle.modality(modality).kind].measure is not None, f"{modality} cannot be cut into clips. This is a bug."
     extent = await _with_room(lambda: engine.measure(modality, source, deadline=deadline), deadline)
     room = asyncio.Semaphore(_IN_FLIGHT)
     tasks = [
-        asyncio.create_task(_embed_window(engine, modality, source, window, deadline, room))
+        asyncio.create_task(_embed_window(engine, modality, source, window, deadline, priority, room))
         for window in windows(source.name, extent, options, engine.limits)
     ]
     try:
@@ -63,12 +70,12 @@ async def embed_clips(
 
 
 async def _embed_window(
-    engine: Engine, modality: str, source: Source, window: Window, deadline: float | None, room: asyncio.Semaphore
+    engine: Engine, modality: str, source: Source, window: Window, deadline: float | None, priority: Priority, room: asyncio.Semaphore
 ) -> tuple[Window, Embedded | BinderyError]:
     async with room:
         try:
             return window, await _with_room(
-                lambda: engine.embed(modality, source, window.options, deadline=deadline, cached=False), deadline
+                lambda: engine.embed(modality, source, window.options, deadline=deadline, priority=priority, cached=False), deadline
             )
         except ServerFault:
             raise

@@ -23,7 +23,7 @@ from bindery.engine.events import Admitted, CacheLookup, Dropped, Event, Failed,
 from bindery.engine.lanes import Priority
 from bindery.engine.pool import DecodePool
 from bindery.engine.preparing import Preparation
-from bindery.engine.worker import Task
+from bindery.engine.worker import Length
 from bindery.errors import (
     BinderyError,
     DeadlineExceeded,
@@ -33,13 +33,13 @@ from bindery.errors import (
     Starting,
     UnsupportedMedia,
 )
-from bindery.kinds import extent_of, parse_options
+from bindery.kinds import parse_options
 from bindery.limits import MIB, Limits
 from bindery.media.source import Source
 from bindery.runtime.encoder import Encoder
 from bindery.runtime.open import Device, open_encoder
 from bindery.settings import Settings
-from bindery.spec import LengthOptions, Options
+from bindery.spec import Options
 
 State = Literal["starting", "ready", "draining", "stopped", "failed"]
 T = TypeVar("T")
@@ -218,8 +218,8 @@ class Engine:
     async def measure(self, modality: str, source: Source, *, deadline: float | None = None) -> Extent:
         """How long a video or a sound lasts; read from its header, or else its packets, in a decoder process. Raises as `embed`."""
         self._check(modality, source)
-        task = Task(source, self.bundle.modality(modality).spec, LengthOptions())
-        return extent_of(await _before(deadline, "decode", asyncio.wrap_future(self._pool.submit(task, deadline))))
+        length = Length(source, self.bundle.modality(modality).kind)
+        return await _before(deadline, "decode", asyncio.wrap_future(self._pool.measure(length, deadline)))
 
     def _check(self, modality: str, source: Value) -> None:
         if self.state == "starting":
