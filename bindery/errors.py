@@ -3,7 +3,8 @@
     BinderyError
     ├── BadRequest 400         MalformedJson · MalformedMultipart · InvalidHeader
     ├── Unauthorized 401       MissingKey · InvalidKey · Forbidden 403
-    ├── NotFound 404           UnknownModality · UnknownModel · UnknownCollection · UnknownItem · UnknownLabelSet · UnknownPath
+    ├── NotFound 404           UnknownModality · UnknownModel · UnknownCollection · UnknownItem · UnknownAlias · UnknownLabelSet ·
+    │                          UnknownPath
     ├── MethodNotAllowed 405   NotAcceptable 406 · UnsupportedMedia 415 · BodyTimeout 408
     ├── Conflict 409           SpaceMismatch · AlreadyExists
     ├── TooLarge 413           TooManyBytes · TooManyItems · TooManyPixels · TooLong
@@ -97,6 +98,10 @@ class UnknownCollection(NotFound):
 
 class UnknownItem(NotFound):
     code, title = "unknown_item", "No such item in the collection"
+
+
+class UnknownAlias(NotFound):
+    code, title = "unknown_alias", "No such alias"
 
 
 class UnknownLabelSet(NotFound):

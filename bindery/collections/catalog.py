@@ -68,6 +68,24 @@ def find_collection(db: sqlite3.Connection, name: str) -> tuple[int, Definition]
     return None if row is None else (row[0], _definition(row[1:]))
 
 
+def find_by_any_name(db: sqlite3.Connection, name: str) -> tuple[int, Definition] | None:
+    """The collection of this name, or else the one that has it as an alias."""
+    return find_collection(db, name) or find_collection(db, aliases(db).get(name, ""))
+
+
+def aliases(db: sqlite3.Connection) -> dict[str, str]:
+    """Every alias with the name of its collection."""
+    return dict(db.execute("SELECT name, collection FROM aliases ORDER BY name").fetchall())
+
+
+def put_alias(db: sqlite3.Connection, name: str, collection: str) -> None:
+    db.execute("INSERT OR REPLACE INTO aliases (name, collection) VALUES (?, ?)", (name, collection))
+
+
+def delete_alias(db: sqlite3.Connection, name: str) -> bool:
+    return db.execute("DELETE FROM aliases WHERE name = ?", (name,)).rowcount > 0
+
+
 def list_collections(db: sqlite3.Connection) -> list[Definition]:
     rows = db.execute("SELECT name, space, dimension, bundle, fields FROM collections ORDER BY name")
     return [_definition(row) for row in rows]

@@ -17,7 +17,7 @@ from bindery.collections.database import Database
 from bindery.collections.fields import check_fields
 from bindery.collections.local import LocalCollection
 from bindery.collections.model import Definition, LabelSet
-from bindery.errors import AlreadyExists, InvalidParameter, TooManyItems, UnknownCollection, UnknownLabelSet
+from bindery.errors import AlreadyExists, InvalidParameter, TooManyItems, UnknownAlias, UnknownCollection, UnknownLabelSet
 from bindery.limits import Limits
 
 CATALOG = "catalog.sqlite"
@@ -46,16 +46,17 @@ class Store:
 
         Raises `AlreadyExists` when it exists with another definition, `InvalidParameter`.
         """
-        if not _NAME.fullmatch(name):
-            raise InvalidParameter(
-                f"collection name {name!r} is not usable: lower-case letters, digits, _ and -, at most 63, no sign first", pointer="/name"
-            )
+        _check_name(name, "collection")
         if not 1 <= dimension <= _MAX_DIMENSION:
             raise InvalidParameter(f"dimension is {dimension}; it must be 1 to {_MAX_DIMENSION}", pointer="/dimension")
         wanted = Definition(name, space, dimension, bundle, check_fields(fields or {}))
         with self._database.writing() as db:
             found = catalog.find_collection(db, name)
             if found is None:
+                if name in (aliases := catalog.aliases(db)):
+                    raise AlreadyExists(
+                        f"{name!r} is an alias of collection {aliases[name]!r}; take another name or delete the alias first"
+                    )
                 if len(catalog.list_collections(db)) >= self._limits.collections:
                     raise TooManyItems(f"there are {self._limits.collections} collections already; delete one first")
                 found = (catalog.insert_collection(db, wanted), wanted)
@@ -66,9 +67,9 @@ class Store:
         return self._opened(*found)
 
     def get(self, name: str) -> LocalCollection:
-        """Raises `UnknownCollection`."""
+        """The collection of this name or alias. Raises `UnknownCollection`."""
         with self._database.reading() as db:
-            found = catalog.find_collection(db, name)
+            found = catalog.find_by_any_name(db, name)
         if found is None:
             self._forget(name)
             raise UnknownCollection(f"there is no collection {name!r} in {self.data_dir}")
@@ -76,7 +77,7 @@ class Store:
 
     def __contains__(self, name: str) -> bool:
         with self._database.reading() as db:
-            return catalog.find_collection(db, name) is not None
+            return catalog.find_by_any_name(db, name) is not None
 
     def collections(self) -> list[LocalCollection]:
         """All collections by name."""
@@ -85,13 +86,39 @@ class Store:
         return [self._opened(*pair) for pair in found if pair is not None]
 
     def delete(self, name: str) -> None:
-        """Delete a collection with all its items, at once. Raises `UnknownCollection`."""
+        """Delete a collection with all its items, at once; its aliases then lead nowhere. Raises `UnknownCollection`, also for an alias."""
         with self._database.writing() as db:
             found = catalog.find_collection(db, name)
             if found is None:
+                if name in (aliases := catalog.aliases(db)):
+                    raise UnknownCollection(f"{name!r} is an alias: delete collection {aliases[name]!r} by its own name, or the alias")
                 raise UnknownCollection(f"there is no collection {name!r} in {self.data_dir}")
             catalog.delete_collection(db, found[0])
         self._forget(name)
+
+    def put_alias(self, name: str, collection: str) -> None:
+        """Let ``name`` stand for a collection, in place of any that it stood for; calls see the one or the other, never neither.
+
+        Raises `AlreadyExists` when a collection has the name, `UnknownCollection` for a target that is none, `InvalidParameter`.
+        """
+        _check_name(name, "alias")
+        with self._database.writing() as db:
+            if catalog.find_collection(db, name) is not None:
+                raise AlreadyExists(f"{name!r} is a collection's own name; an alias must not hide it. Take another name")
+            if catalog.find_collection(db, collection) is None:
+                raise UnknownCollection(f"there is no collection {collection[:80]!r} to give an alias to; aliases of aliases are not made")
+            catalog.put_alias(db, name, collection)
+
+    def aliases(self) -> dict[str, str]:
+        """Every alias with its collection's name."""
+        with self._database.reading() as db:
+            return catalog.aliases(db)
+
+    def delete_alias(self, name: str) -> None:
+        """Its collection stays. Raises `UnknownAlias`."""
+        with self._database.writing() as db:
+            if not catalog.delete_alias(db, name):
+                raise UnknownAlias(f"there is no alias {name[:80]!r}")
 
     def put_label_set(self, label_set: LabelSet) -> None:
         """Keep labels under a name, in place of any before. Raises `InvalidParameter`."""
@@ -141,6 +168,13 @@ class Store:
     def _forget(self, name: str) -> None:
         with self._guard:
             self._open.pop(name, None)
+
+
+def _check_name(name: str, what: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise InvalidParameter(
+            f"{what} name {name!r} is not usable: lower-case letters, digits, _ and -, at most 63, no sign first", pointer="/name"
+        )
 
 
 def _told(definition: Definition) -> str:

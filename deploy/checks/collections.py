@@ -110,6 +110,28 @@ def search_in_every_form(service: Service) -> str:
     return "text, vector, item, mix, file, filter, group_by, offset, min_score, include"
 
 
+def aliases(service: Service) -> str:
+    """Made, searched through, flipped, listed, deleted; never hiding a collection."""
+    old, new = _create(service), _create(service)
+    for path, word in ((old, "dog"), (new, "rain")):
+        _add(service, path, [{"id": word, "modality": service.text, "text": TEXTS[word]}])
+    name = service.a_name()
+    alias, through = service.will_make(f"/v1/aliases/{segments(name)}"), f"/v1/collections/{segments(name)}"
+    for path, word in ((old, "dog"), (new, "rain"), (old, "dog")):
+        target = path.rpartition("/")[2]
+        service.client.call("PUT", alias, json_body={"collection": target})
+        expect([hit["id"] for hit in _search(service, through, text="x")] == [word], f"the alias does not lead to {target}")
+        listed = service.client.call("GET", "/v1/aliases").json()["aliases"]
+        expect({"name": name, "collection": target} in listed, "the alias is not listed")
+    service.client.call("PUT", f"/v1/aliases/{old.rpartition('/')[2]}", json_body={"collection": target}, status=409)
+    service.client.call("PUT", through, json_body={}, status=409)
+    service.client.call("DELETE", alias, status=(200, 204))
+    service.client.call("GET", through, status=404)
+    for path in (old, new):
+        service.client.call("DELETE", path, status=(200, 204))
+    return "put, flip, flip back, list, delete"
+
+
 def remember(name: str) -> Callable[[Service], str]:
     """A check that stores a collection which `recall` finds again."""
 
@@ -182,4 +204,4 @@ def _search(service: Service, path: str, **query: Any) -> list[dict[str, Any]]:
     return hits
 
 
-COLLECTION_CHECKS = (collection_life_cycle, items_by_form_and_by_json, search_in_every_form)
+COLLECTION_CHECKS = (collection_life_cycle, items_by_form_and_by_json, search_in_every_form, aliases)
