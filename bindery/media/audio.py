@@ -21,6 +21,7 @@ from bindery.media.guard import check_seconds
 from bindery.media.sniff import require_type
 from bindery.media.source import Source
 from bindery.media.wav import check_wav
+from bindery.media.whole import check_whole
 
 SNDFILE_TYPES = ("audio/wav", "audio/flac", "audio/mpeg", "audio/ogg", "audio/aiff")
 _AV_ONLY_TYPES = ("audio/mp4", "audio/aac", "video/mp4", "video/quicktime", "video/webm", "video/x-matroska", "video/x-msvideo")
@@ -55,6 +56,8 @@ def decode_waveform(source: Source, limits: Limits, *, start: float | None = Non
         check_seconds(f"the asked part of {source.name}", end - start, limits)
     if media_type == "audio/wav":
         check_wav(source, limits, checks_length=end is None)
+    elif end is None:
+        check_whole(source, media_type)
     if media_type in SNDFILE_TYPES:
         try:
             waveform = _by_sndfile(source, limits, start, end)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bindery.decoded import Picture, Raster
-from bindery.errors import AmbiguousDepth, InvalidParameter, UnreadableMedia
+from bindery.errors import AmbiguousDepth, EmptyMedia, InvalidParameter, UnreadableMedia
 from bindery.limits import Limits
 from bindery.media import image
 from bindery.media.exr import read_exr
@@ -36,7 +36,7 @@ def decode_depth(
     """Distances in metres, float32; holes, not-a-number and infinity are 0.
 
     ``scale`` (metres a stored unit) stands over ``unit``; with neither, integers are millimetres and floats metres.
-    Raises `AmbiguousDepth` for 8-bit files without a stated scale and for colour-mapped ones.
+    Raises `AmbiguousDepth` for 8-bit files without a stated scale and for colour-mapped ones, `EmptyMedia` when nothing was measured.
     """
     stored = _read_values(source, require_type(source, DEPTH_TYPES, "depth"), limits)
     if stored.ndim != 2:
@@ -49,13 +49,14 @@ def decode_depth(
             f"{source.name} holds 8-bit values, which do not say how far they reach; "
             "state depth_scale (metres a stored unit) or depth_unit (m or mm)"
         )
+    _check_measured(source, stored)
     return Raster(_metres(stored, unit, scale))
 
 
 def decode_thermal(source: Source, limits: Limits, *, range_min: float | None, range_max: float | None) -> Picture | Raster:
     """A rendered picture (8-bit or colour) as it is; radiometric values (16-bit, float) mapped so that the range is 0..1.
 
-    Raises `InvalidParameter` for radiometric files when no range is stated.
+    Raises `InvalidParameter` for radiometric files when no range is stated, `EmptyMedia` when nothing in them was measured.
     """
     media_type = require_type(source, THERMAL_TYPES, "thermal")
     if media_type in image.MEDIA_TYPES and not _is_radiometric(source, media_type, limits):
@@ -63,6 +64,7 @@ def decode_thermal(source: Source, limits: Limits, *, range_min: float | None, r
     stored = _read_values(source, media_type, limits)
     if stored.ndim != 2 or stored.dtype.itemsize == 1:
         return _rendered(source, stored)
+    _check_measured(source, stored)
     if range_min is None or range_max is None:
         low, high = _span(stored)
         raise InvalidParameter(
@@ -94,6 +96,11 @@ def _metres(stored: NDArray[Any], unit: Literal["m", "mm"] | None, scale: float 
     elif (unit or ("m" if stored.dtype.kind == "f" else "mm")) == "mm":
         values = values / np.float32(_MILLIMETRES)
     return values
+
+
+def _check_measured(source: Source, stored: NDArray[Any]) -> None:
+    if stored.dtype.kind == "f" and not np.isfinite(stored).any():
+        raise EmptyMedia(f"{source.name} holds no measured value: every one is not-a-number or infinite")
 
 
 def _read_values(source: Source, media_type: str, limits: Limits) -> NDArray[Any]:

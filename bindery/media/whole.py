@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Mapping
 from typing import BinaryIO
 
 from bindery.errors import UnreadableMedia
 from bindery.media.source import Source
 
 _SEGMENT = b"\x18\x53\x80\x67"
-_MATROSKA_TYPES = ("video/webm", "video/x-matroska")
+_OGG_HEAD_BYTES = 27
 
 
 def check_whole(source: Source, media_type: str) -> None:
-    """Raises `UnreadableMedia` when an AVI or Matroska file is shorter than its header says. Streamed files state no length and pass."""
-    if media_type != "video/x-msvideo" and media_type not in _MATROSKA_TYPES:
+    """Raises `UnreadableMedia` when a file is shorter than its headers say. Streamed files state no length and pass."""
+    stated_end = _ENDS.get(media_type)
+    if stated_end is None:
         return
     size = source.size_bytes
     with source.open() as file:
-        stated = _matroska_end(file) if media_type in _MATROSKA_TYPES else _riff_end(file)
+        stated = stated_end(file)
     if stated is not None and stated > size:
         raise UnreadableMedia(f"{source.name} is cut off: its header states {stated} bytes, {size} are there")
 
@@ -27,6 +29,26 @@ def _riff_end(file: BinaryIO) -> int | None:
     head = file.read(12)
     length: int = struct.unpack("<I", head[4:8])[0] if len(head) == 12 else 0
     return 8 + length if 0 < length < 0x7FFFFFFF else None  # writers that never came back to fill it in leave 0 or a giant
+
+
+def _aiff_end(file: BinaryIO) -> int | None:
+    head = file.read(12)
+    length: int = struct.unpack(">I", head[4:8])[0] if len(head) == 12 else 0
+    return 8 + length if 0 < length < 0x7FFFFFFF else None
+
+
+def _ogg_end(file: BinaryIO) -> int | None:
+    """Where the last page that begins in the file ends; an Ogg file is pages in a row, each of which states its segments' lengths."""
+    end = 0
+    while True:
+        file.seek(end)
+        head = file.read(_OGG_HEAD_BYTES)
+        if not head.startswith(b"OggS"):
+            return end or None  # the end, or something after the sound that is not our business
+        if len(head) < _OGG_HEAD_BYTES:
+            return end + _OGG_HEAD_BYTES
+        lengths = file.read(head[26])
+        end += _OGG_HEAD_BYTES + head[26] + sum(lengths)
 
 
 def _matroska_end(file: BinaryIO) -> int | None:
@@ -51,3 +73,12 @@ def _vint(file: BinaryIO) -> int | None:
     rest = file.read(count)
     value = int.from_bytes(bytes([first[0] & (0x7F >> count)]) + rest, "big")
     return None if len(rest) < count or value == (1 << 7 * (count + 1)) - 1 else value
+
+
+_ENDS: Mapping[str, Callable[[BinaryIO], int | None]] = {
+    "video/x-msvideo": _riff_end,
+    "video/webm": _matroska_end,
+    "video/x-matroska": _matroska_end,
+    "audio/aiff": _aiff_end,
+    "audio/ogg": _ogg_end,
+}

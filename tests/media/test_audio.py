@@ -163,6 +163,8 @@ def test_not_a_number_becomes_silence() -> None:
         ("pcm_s16le", "wav"),
         ("flac", "flac"),
         ("libmp3lame", "mp3"),
+        ("libopus", "ogg"),
+        ("pcm_s16be", "aiff"),
         ("aac", "ipod"),
         ("aac", "adts"),
         ("libopus", "webm"),

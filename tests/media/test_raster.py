@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bindery.decoded import Picture, Raster
-from bindery.errors import AmbiguousDepth, InvalidParameter, TooManyPixels, UnreadableMedia, UnsupportedMedia
+from bindery.errors import AmbiguousDepth, EmptyMedia, InvalidParameter, TooManyPixels, UnreadableMedia, UnsupportedMedia
 from bindery.limits import Limits
 from bindery.media.raster import decode_depth, decode_thermal
 from bindery.media.source import Source
@@ -209,3 +209,11 @@ def test_a_damaged_exr_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixt
     with pytest.raises(UnreadableMedia):
         depth(bytes(data))
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("hole", [np.nan, np.inf])
+def test_a_raster_without_one_measured_value_is_empty_media(hole: float) -> None:
+    nothing = clips.npy(np.full((4, 5), hole, np.float32))
+    for decode in (depth, thermal):
+        with pytest.raises(EmptyMedia, match="no measured value"):
+            decode(nothing)
