@@ -117,6 +117,8 @@ class SearchableCollection:
         whole: list[Mapping[str, Any]] = [{"text": text, "file": file, "modality": modality, "vector": vector, "item": item}]
         if mix is not None:
             whole = list(mix)
+            if not all(isinstance(part, Mapping) for part in whole):
+                raise InvalidParameter('a part of a mix is a mapping, such as {"text": "rain", "weight": -0.5}', pointer="/mix")
         wanted = modalities if modalities is not None or file is not None or modality is None else [modality]
         query = Query(
             vector=blend([self._vector(part) for part in whole], [_weight(part) for part in whole]),

@@ -16,6 +16,8 @@ from bindery.vectors import Vectors, normalize
 
 def expand_labels(labels: Sequence[str], templates: Sequence[str]) -> list[str]:
     """Every label in every template, label-major: ``L * T`` texts. Raises `InvalidParameter` on an empty or broken list."""
+    if isinstance(labels, str):  # else its letters would be the labels
+        raise InvalidParameter(f"labels is one string; give a list, such as [{labels!r}]", pointer="/labels")
     if not labels:
         raise InvalidParameter("labels is empty; give at least one label", pointer="/labels")
     if not templates:

@@ -138,7 +138,7 @@ def _for_each(name: str, values: Sequence[str], count: int, *, shared: bool = Tr
 
 
 def _object(text: str) -> dict[str, Any]:
-    document = load(text)
+    document = load(text, "metadata")
     if not isinstance(document, dict):
         raise InvalidParameter("metadata must be a JSON object", pointer="/metadata")
     return document

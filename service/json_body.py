@@ -59,18 +59,19 @@ def parse(body: bytes | bytearray | str, model: type[M]) -> M:
         raise invalid_parameters(error) from error
 
 
-def load(body: bytes | bytearray | str) -> Any:
-    """Any JSON document of bounded depth. Raises `MalformedJson`."""
+def load(body: bytes | bytearray | str, field: str | None = None) -> Any:
+    """Any JSON document of bounded depth, from the body or from a ``field``. Raises `MalformedJson`."""
+    what, pointer = ("the body", None) if field is None else (field, f"/{field}")
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise MalformedJson(f"the body is not valid JSON: {error}") from error
+        raise MalformedJson(f"{what} is not valid JSON: {error}", pointer=pointer) from error
     level = [document] if isinstance(document, dict | list) else []
     for _ in range(DEPTH):
         if not level:
             return document
         level = [child for parent in level for child in _children(parent) if isinstance(child, dict | list)]
-    raise MalformedJson(f"the JSON body is nested deeper than {DEPTH} levels")
+    raise MalformedJson(f"{what} is nested deeper than {DEPTH} levels", pointer=pointer)
 
 
 def _children(parent: dict[str, Any] | list[Any]) -> Any:

@@ -69,7 +69,7 @@ def form_question(parts: Sequence[Part], bundle: Bundle, limits: Limits) -> Ques
     for name in JSON_FIELDS:
         if name in values:
             text = values[name]
-            values[name] = load(text[0] if isinstance(text, list) else text)
+            values[name] = load(text[0] if isinstance(text, list) else text, name)
     try:
         body = SearchBody.model_validate(values | ({"options": options} if options else {}))
     except ValidationError as error:

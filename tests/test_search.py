@@ -83,6 +83,7 @@ def test_a_part_of_a_file_is_stored_with_its_times(shelf: SearchableCollection) 
         ({"text": "a", "item": "b"}, "one of text"),
         ({"file": EXAMPLES / "dog.wav"}, "modality"),
         ({"mix": []}, "at least one"),
+        ({"mix": [("rain", 1.0)]}, "is a mapping"),
         ({"mix": [{"weight": 1}]}, "one of text"),
         ({"mix": [{"text": "a", "weight": "much"}]}, "weight"),
         ({"mix": [{"text": "a"}, {"text": "a", "weight": -1}]}, "cancel out"),

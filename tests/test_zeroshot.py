@@ -45,3 +45,8 @@ def test_probabilities_are_a_scaled_softmax() -> None:
     assert np.allclose(result.sum(axis=1), 1, atol=1e-6)
     assert result[0, 0] == pytest.approx(1 / (1 + np.exp(-10)), abs=1e-6)
     assert result[1, 1] == pytest.approx(1 / (1 + np.exp(-2)), abs=1e-6)
+
+
+def test_one_string_of_labels_is_not_its_letters() -> None:
+    with pytest.raises(InvalidParameter, match="give a list"):
+        expand_labels("dog", ["{}"])

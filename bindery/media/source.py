@@ -33,6 +33,8 @@ class Source:
             return cls(name or path.name, path=path)
         if isinstance(value, bytes | bytearray | memoryview):
             return cls(name or "bytes", data=bytes(value))
+        if not hasattr(value, "read"):
+            raise TypeError(f"{type(value).__name__} is no input; give a path, bytes, or a file open in binary mode")
         data = value.read()
         if not isinstance(data, bytes):
             raise TypeError(f"{name or value!r} is open as text; open it in binary mode")

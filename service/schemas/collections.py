@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -42,16 +42,14 @@ class CollectionsAnswer(BaseModel):
 class ItemInput(AnyInput):
     """One item: a text, a file's bytes, or a vector that was made elsewhere in the same space."""
 
+    WAYS: ClassVar[tuple[str, ...]] = (*MediaInput.WAYS, "vector")
+
     vector: list[float] | None = None
     id: str | None = Field(None, description="replaces the item of that id; without one a new id is made")
     metadata: Metadata = Field(default_factory=dict)
     uri: str | None = Field(None, description="where the media is, for whoever reads the hits; never fetched")
     start: float | None = Field(None, ge=0, description="seconds; of audio and video only this part is embedded")
     end: float | None = Field(None, gt=0, description="seconds")
-
-    @property
-    def sources(self) -> int:
-        return super().sources + (self.vector is not None)
 
 
 class ItemsBody(Strict):
@@ -116,14 +114,12 @@ class DeleteAnswer(BaseModel):
 class MixPart(MediaInput):
     """One voice of a mixed query."""
 
+    WAYS: ClassVar[tuple[str, ...]] = (*MediaInput.WAYS, "vector", "item")
+
     modality: str | None = None
     vector: list[float] | None = None
     item: str | None = None
     weight: float = Field(1.0, allow_inf_nan=False, description="may be negative: away from it")
-
-    @property
-    def sources(self) -> int:
-        return super().sources + (self.vector is not None) + (self.item is not None)
 
 
 def _metadata() -> list[Literal["metadata", "embedding"]]:

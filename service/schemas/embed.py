@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_origin
+from typing import Any, ClassVar, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
@@ -18,6 +18,8 @@ class Strict(BaseModel):
 class MediaInput(Strict):
     """One input; a plain string stands for ``{"text": string}``."""
 
+    WAYS: ClassVar[tuple[str, ...]] = ("text", "data", "url")
+
     text: str | None = Field(None, description="a text")
     data: str | None = Field(None, description="the file's bytes: base64, or a data: URI")
     url: str | None = Field(None, description="where the file lies; refused unless the server was told to fetch URLs")
@@ -27,7 +29,7 @@ class MediaInput(Strict):
     @property
     def sources(self) -> int:
         """How many of the members that can be the input are given."""
-        return sum(one is not None for one in (self.text, self.data, self.url))
+        return sum(getattr(self, way) is not None for way in self.WAYS)
 
     @property
     def size_chars(self) -> int:
@@ -41,7 +43,7 @@ class MediaInput(Strict):
     @model_validator(mode="after")
     def _has_one_source(self) -> MediaInput:
         if self.sources != 1:
-            raise ValueError("give exactly one source: a text, or data, or what else is taken here")
+            raise ValueError(f"give exactly one of {', '.join(self.WAYS)}")
         return self
 
     @classmethod

@@ -44,6 +44,11 @@ def test_a_file_opened_as_text_is_refused() -> None:
         Source.of(io.StringIO("text"))  # type: ignore[arg-type]
 
 
+def test_what_is_no_input_at_all_is_refused_by_its_type() -> None:
+    with pytest.raises(TypeError, match="int is no input"):
+        Source.of(7)  # type: ignore[arg-type]
+
+
 def test_neither_or_both_of_path_and_data_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="exactly one"):
         Source("x")

@@ -261,3 +261,18 @@ def test_everything_is_there_after_a_restart(toy_settings: Settings, tmp_path: P
         assert (found[0]["id"], found[0]["metadata"]) == ("a", {"year": 7})
         assert np.isclose(found[0]["score"], 1, atol=1e-3)
         assert httpx.get(f"{address}/v1/label-sets/animals").json()["labels"] == ["dog", "cat"]
+
+
+def test_a_field_that_is_not_json_is_named(client: httpx.Client, shelf: str) -> None:
+    stored = client.post(f"{shelf}/items", files={"file": ("a.png", GOOD["image"])}, data={"modality": "image", "metadata": "{year"})
+    listed = client.get(f"{shelf}/items", params={"filter": "{year"})
+    for answer, field in ((stored, "metadata"), (listed, "filter")):
+        problem = answer.json()
+        assert (problem["status"], problem["code"], problem["errors"][0]["pointer"]) == (400, "malformed_json", f"/{field}")
+        assert problem["detail"].startswith(f"{field} is not valid JSON")
+
+
+def test_an_item_of_two_sources_is_told_which_there_are(client: httpx.Client, shelf: str) -> None:
+    answer = client.post(f"{shelf}/items", json={"items": [{"text": "a", "vector": [1.0] * DIMENSION}]})
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "items.0: give exactly one of text, data, url, vector"
