@@ -7,7 +7,7 @@ import base64
 import binascii
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -125,6 +125,7 @@ def as_text(source: Source, limits: Limits) -> str:
 def item_of(given: MediaInput, modality: str, kind: str, options: Options | None, limits: Limits, pointer: str) -> Item:
     """One JSON input as an item, with its error in place of its value where it has one."""
     name = given.name or pointer.rsplit("/", 1)[-1]
+    shown = given.name or pointer.lstrip("/")  # in messages: "inputs/3 is ..." says more than "3 is ..."
     try:
         if given.options is not None:
             options = parse_options(kind, given.options)
@@ -132,9 +133,10 @@ def item_of(given: MediaInput, modality: str, kind: str, options: Options | None
             return Item(name, modality, Remote(given.url, name), options, pointer)
         if given.text is not None:
             if kind != "text" and given.text[:5].lower() == "data:":
-                return Item(name, modality, media_source(given.text, name, limits), options, pointer)
+                return Item(name, modality, media_source(given.text, shown, limits), options, pointer)
             return Item(name, modality, given.text, options, pointer)
-        return _media_item(media_source(given.data or "", name, limits), modality, kind, options, pointer, limits)
+        item = _media_item(media_source(given.data or "", shown, limits), modality, kind, options, pointer, limits)
+        return replace(item, name=name)
     except BinderyError as error:
         return Item(name, modality, error, options, pointer)
 

@@ -88,7 +88,7 @@ def _media(
     kind = bundle.modality(modality).kind
     if re.match(r"[a-z][a-z0-9+.-]*://", value, re.IGNORECASE):
         return Item(name, modality, Remote(value, name), None if kind == "text" else parse_options(kind, options or {}), pointer)
-    source = media_source(value, name, limits)
+    source = media_source(value, pointer.lstrip("/"), limits)
     if kind == "text":
         return Item(name, modality, as_text(source, limits), None, pointer)
     return Item(name, modality, source, parse_options(kind, options or {}), pointer)

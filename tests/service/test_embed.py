@@ -209,3 +209,13 @@ def test_twenty_clients_at_once_get_what_one_gets(address: str) -> None:
     with ThreadPoolExecutor(20) as pool:
         together = list(pool.map(ask, range(20)))
     assert np.allclose(alone, together, atol=1e-5)
+
+
+def test_an_unnamed_input_is_called_by_its_place(client: httpx.Client) -> None:
+    bodies = {
+        "/v1/embed/image": {"inputs": ["data:image/png;base64,AAAA", {"data": "?"}]},
+        "/v1/embeddings": {"input": ["data:image/png;base64,AAAA"]},
+    }
+    for path, body in bodies.items():
+        for error in client.post(path, json=body).json()["errors"]:
+            assert error["detail"].startswith(f"{error['pointer'][1:]} is ")
