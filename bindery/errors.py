@@ -4,12 +4,13 @@
     ├── BadRequest 400         MalformedJson · MalformedMultipart · InvalidHeader
     ├── Unauthorized 401       MissingKey · InvalidKey · Forbidden 403
     ├── NotFound 404           UnknownModality · UnknownModel · UnknownCollection · UnknownItem · UnknownAlias · UnknownLabelSet ·
-    │                          UnknownPath
+    │                          UnknownSnapshot · UnknownPath
     ├── MethodNotAllowed 405   NotAcceptable 406 · UnsupportedMedia 415 · BodyTimeout 408
     ├── Conflict 409           SpaceMismatch · AlreadyExists
     ├── TooLarge 413           TooManyBytes · TooManyItems · TooManyPixels · TooLong
     ├── Unprocessable 422      InvalidParameter · UnreadableMedia · NoVideoStream · NoAudioStream · EmptyMedia ·
-    │                          AmbiguousDepth · InvalidFilter · DimensionMismatch · DecoderKilled · UrlNotAllowed · UrlFetchFailed
+    │                          AmbiguousDepth · InvalidFilter · DimensionMismatch · DecoderKilled · SnapshotDamaged ·
+    │                          UrlNotAllowed · UrlFetchFailed
     ├── TooManyRequests 429    RateLimited · TooManyInflight
     ├── ServerFault            InternalError · CatalogDamaged · CatalogTooNew 500 · DeadlineExceeded 504
     │                          QueueFull · Starting · Draining · EngineDown · StorageFull 503
@@ -102,6 +103,10 @@ class UnknownItem(NotFound):
 
 class UnknownAlias(NotFound):
     code, title = "unknown_alias", "No such alias"
+
+
+class UnknownSnapshot(NotFound):
+    code, title = "unknown_snapshot", "No such snapshot"
 
 
 class UnknownLabelSet(NotFound):
@@ -198,6 +203,10 @@ class DimensionMismatch(Unprocessable):
 
 class DecoderKilled(Unprocessable):
     code, title = "decoder_killed", "Decoding this file used too much time or memory"
+
+
+class SnapshotDamaged(Unprocessable):
+    code, title = "snapshot_damaged", "The snapshot is not as it was written"
 
 
 class UrlNotAllowed(Unprocessable):

@@ -149,6 +149,10 @@ def keys_of_ids(db: sqlite3.Connection, collection_id: int, ids: Iterable[str]) 
     return [key for key, _ in _keys_by_id(db, collection_id, list(ids)).values()]
 
 
+def every_key(db: sqlite3.Connection, collection_id: int) -> list[int]:
+    return [row[0] for row in db.execute("SELECT key FROM items WHERE collection_id = ?", (collection_id,))]
+
+
 def keys_of_media(db: sqlite3.Connection, collection_id: int, ids: Iterable[str]) -> list[int]:
     """Keys of the items with these ids, and of all clips of media with these ids."""
     keys = set(keys_of_ids(db, collection_id, ids := list(ids)))

@@ -9,14 +9,16 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from bindery.collections import catalog
+from bindery.collections import catalog, snapshots
 from bindery.collections.database import Database
 from bindery.collections.fields import check_fields
 from bindery.collections.local import LocalCollection
 from bindery.collections.model import Definition, LabelSet
+from bindery.collections.snapshots import Snapshot
 from bindery.errors import AlreadyExists, InvalidParameter, TooManyItems, UnknownAlias, UnknownCollection, UnknownLabelSet
 from bindery.limits import Limits
 
@@ -38,6 +40,7 @@ class Store:
         if not make and not (self.data_dir / CATALOG).exists():
             raise UnknownCollection(f"there are no collections in {self.data_dir}: it has no {CATALOG}")
         self._database = Database(self.data_dir / CATALOG)
+        self._snapshots = self.data_dir / "snapshots"
         self._open: dict[str, LocalCollection] = {}
         self._guard = threading.Lock()
 
@@ -119,6 +122,48 @@ class Store:
         with self._database.writing() as db:
             if not catalog.delete_alias(db, name):
                 raise UnknownAlias(f"there is no alias {name[:80]!r}")
+
+    def snapshot(self, name: str) -> Snapshot:
+        """Copy a collection as it is now, while others read and write it. Raises `UnknownCollection`, `StorageFull`."""
+        with self._database.reading() as db:
+            found = catalog.find_by_any_name(db, name)
+            if found is None:
+                raise UnknownCollection(f"there is no collection {name!r} in {self.data_dir}")
+            return snapshots.take(db, *found, self._snapshots)
+
+    def restore(self, name: str, snapshot: str) -> LocalCollection:
+        """Put a snapshot's items into collection ``name``, made when it is missing, in place of all that it holds.
+
+        In one transaction: searches see what was before or what is after. Writers wait meanwhile. Raises `UnknownSnapshot`,
+        `SnapshotDamaged`, and `AlreadyExists` when the collection has another space, dimension, bundle or other fields.
+        """
+        found = snapshots.find(self._snapshots, snapshot)
+        snapshots.check(self._snapshots, snapshot)
+        was = found.definition
+        target = (
+            self.get(name)
+            if name in self
+            else self.create(name, space=was.space, dimension=was.dimension, bundle=was.bundle, fields=was.fields)
+        )
+        if replace(target.definition, name=was.name) != was:
+            raise AlreadyExists(
+                f"collection {name!r} exists with {_told(target.definition)}, the snapshot has {_told(was)}; restore under another name"
+            )
+        with self._database.writing() as db:
+            at = catalog.next_generation(db, target.id)
+            if at is None:
+                raise UnknownCollection(f"collection {name!r} was deleted meanwhile")
+            catalog.delete_keys(db, target.id, at, catalog.every_key(db, target.id))
+            for records in snapshots.records(self._snapshots, found, self._limits):
+                catalog.upsert(db, target.id, at, records)
+        return target
+
+    def snapshots(self) -> list[Snapshot]:
+        return snapshots.every(self._snapshots)
+
+    def delete_snapshot(self, name: str) -> None:
+        """Raises `UnknownSnapshot`."""
+        snapshots.remove(self._snapshots, name)
 
     def put_label_set(self, label_set: LabelSet) -> None:
         """Keep labels under a name, in place of any before. Raises `InvalidParameter`."""

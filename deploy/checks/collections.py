@@ -132,6 +132,27 @@ def aliases(service: Service) -> str:
     return "put, flip, flip back, list, delete"
 
 
+def snapshots(service: Service) -> str:
+    """Taken, listed, restored over what was changed since and under another name, deleted."""
+    path, other = _create(service), service.will_make(f"/v1/collections/{segments(service.a_name())}")
+    _add_texts(service, path)
+    taken = service.client.call("POST", f"{path}/snapshot").json()
+    stored = service.will_make(f"/v1/snapshots/{segments(taken['snapshot'])}")
+    expect(taken["items"] == len(TEXTS), f"the snapshot has {taken['items']} items")
+    listed = [one["snapshot"] for one in service.client.call("GET", "/v1/snapshots").json()["snapshots"]]
+    expect(taken["snapshot"] in listed, "the snapshot is not listed")
+    service.client.call("DELETE", f"{path}/items/dog", status=(200, 204))
+    for target in (path, other):
+        told = service.client.call("POST", f"{target}/restore", json_body={"snapshot": taken["snapshot"]}).json()
+        expect(told["items"] == len(TEXTS), f"{told['items']} items were restored")
+        expect(_search(service, target, text=TEXTS["dog"], top_k=1)[0]["id"] == "dog", "what was restored is not found")
+    service.client.call("DELETE", stored, status=(200, 204))
+    service.client.call("POST", f"{path}/restore", json_body={"snapshot": taken["snapshot"]}, status=404)
+    for target in (path, other):
+        service.client.call("DELETE", target, status=(200, 204))
+    return "take, list, restore, delete"
+
+
 def remember(name: str) -> Callable[[Service], str]:
     """A check that stores a collection which `recall` finds again."""
 
@@ -204,4 +225,4 @@ def _search(service: Service, path: str, **query: Any) -> list[dict[str, Any]]:
     return hits
 
 
-COLLECTION_CHECKS = (collection_life_cycle, items_by_form_and_by_json, search_in_every_form, aliases)
+COLLECTION_CHECKS = (collection_life_cycle, items_by_form_and_by_json, search_in_every_form, aliases, snapshots)

@@ -26,7 +26,7 @@ ANSWER: Responses = {200: {"model": CollectionAnswer}}
 async def list_collections(request: Request) -> Response:
     store = state_of(request).store
     states = await asyncio.to_thread(lambda: [collection.state() for collection in store.collections()])
-    return Json({"collections": [_rendered(one) for one in states]})
+    return Json({"collections": [rendered(one) for one in states]})
 
 
 @router.put(
@@ -47,13 +47,13 @@ async def create_collection(c: str, request: Request) -> Response:
         return is_new, wanted.state()
 
     is_new, created = await asyncio.to_thread(create)
-    return Json(_rendered(created), status_code=201 if is_new else 200)
+    return Json(rendered(created), status_code=201 if is_new else 200)
 
 
 @router.get("/v1/collections/{c}", summary="Describe a collection", responses={**ANSWER, **problems(e.UnknownCollection, *TAKING_WORK)})
 async def get_collection(c: str, request: Request) -> Response:
     collection = await find_collection(state_of(request), c)
-    return Json(_rendered(await asyncio.to_thread(collection.state)))
+    return Json(rendered(await asyncio.to_thread(collection.state)))
 
 
 @router.delete(
@@ -74,7 +74,7 @@ async def find_collection(state: State, name: str) -> Collection:
         raise e.UnknownCollection(f"there is no collection {name[:80]!r}; PUT /v1/collections/NAME creates one") from error
 
 
-def _rendered(state: CollectionState) -> dict[str, Any]:
+def rendered(state: CollectionState) -> dict[str, Any]:
     definition = state.definition
     return {
         "name": definition.name,
