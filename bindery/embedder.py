@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bindery.bundle import Bundle, Precision, find_bundle, open_bundle
 from bindery.clips import DEFAULT_SECONDS, Clip, failure, mean_vector, windows
 from bindery.decoded import Prepared
-from bindery.errors import BinderyError, EmptyMedia, InvalidParameter, UnsupportedMedia
+from bindery.errors import BinderyError, EmptyMedia, InvalidParameter, TooLong, UnsupportedMedia
 from bindery.kinds import KINDS, parse_options
 from bindery.limits import Limits
 from bindery.media.source import Source
@@ -202,7 +202,7 @@ def _as_text(value: Input, limits: Limits) -> str:
     if not isinstance(value, str):
         raise UnsupportedMedia(f"a text is a string, not {type(value).__name__}")
     if len(value) > limits.text_chars:
-        raise InvalidParameter(f"the text has {len(value)} characters; at most {limits.text_chars} are taken")
+        raise TooLong(f"the text has {len(value)} characters; at most {limits.text_chars} are taken (limit text_chars)")
     return value
 
 

@@ -158,7 +158,7 @@ class TooManyPixels(TooLarge):
 
 
 class TooLong(TooLarge):
-    code, title = "too_long", "The media lasts too long"
+    code, title = "too_long", "The input is too long"
 
 
 class UnsupportedMedia(BinderyError):

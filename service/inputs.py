@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from bindery.bundle import Bundle
-from bindery.errors import BinderyError, InvalidParameter, TooManyBytes, TooManyItems, UnsupportedMedia, UrlNotAllowed
+from bindery.errors import BinderyError, InvalidParameter, TooLong, TooManyBytes, TooManyItems, UnsupportedMedia, UrlNotAllowed
 from bindery.kinds import parse_options
 from bindery.limits import Limits
 from bindery.media.source import Source
@@ -111,11 +111,9 @@ def media_source(value: str, name: str, limits: Limits) -> Source:
 
 
 def as_text(source: Source, limits: Limits) -> str:
-    """A text that came as a file. Raises `UnsupportedMedia` for what is no UTF-8, `TooManyBytes`."""
+    """A text that came as a file. Raises `UnsupportedMedia` for what is no UTF-8, `TooLong`."""
     if source.size_bytes > 4 * limits.text_chars:
-        raise TooManyBytes(
-            f"{source.name} has {source.size_bytes} bytes; a text has at most {limits.text_chars} characters (limit text_chars)"
-        )
+        raise TooLong(f"{source.name} has {source.size_bytes} bytes; a text has at most {limits.text_chars} characters (limit text_chars)")
     try:
         return source.head(source.size_bytes).decode("utf-8-sig")
     except UnicodeDecodeError as error:

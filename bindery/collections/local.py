@@ -228,7 +228,8 @@ def _to_item(stored: StoredItem) -> Item:
 
 def _to_hit(stored: StoredItem, score: float) -> Hit:
     embedding = None if stored.data is None else decode_vector(stored.data)
-    return Hit(stored.id, score, stored.modality, stored.uri, stored.start_s, stored.end_s, stored.metadata, embedding)
+    # Stored vectors are float16, so a vector against itself may come out a hair above 1.
+    return Hit(stored.id, min(1.0, max(-1.0, score)), stored.modality, stored.uri, stored.start_s, stored.end_s, stored.metadata, embedding)
 
 
 def _encode_cursor(key: int) -> str:

@@ -13,7 +13,7 @@ from bindery.engine.cache import Value
 from bindery.engine.lanes import Priority, Turnstile
 from bindery.engine.pool import DecodePool
 from bindery.engine.worker import Task
-from bindery.errors import InvalidParameter
+from bindery.errors import TooLong
 from bindery.limits import Limits
 from bindery.media.source import Source
 from bindery.prepare.tokens import TextTokenizer
@@ -55,7 +55,7 @@ class Preparation:
         if not isinstance(source, str):
             return tokenizer.encode_ids(source)
         if len(source) > self._limits.text_chars:
-            raise InvalidParameter(f"the text has {len(source)} characters; at most {self._limits.text_chars} are taken")
+            raise TooLong(f"the text has {len(source)} characters; at most {self._limits.text_chars} are taken (limit text_chars)")
         return await asyncio.get_running_loop().run_in_executor(self._text_thread, tokenizer.encode, source)
 
     async def _decode(self, modality: str, source: Source, options: Options, deadline: float | None, priority: Priority) -> Prepared:

