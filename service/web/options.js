@@ -2,9 +2,12 @@
 
 import { field, h } from "./dom.js";
 
+// The page asks for one vector of a file; these cut it into several.
+const CUTTING = new Set(["clip_seconds", "clip_stride", "pool"]);
+
 // -> { element, values() }, or null when the kind has no options.
 export function optionFields(schema) {
-  const entries = Object.entries(schema?.properties ?? {});
+  const entries = Object.entries(schema?.properties ?? {}).filter(([name]) => !CUTTING.has(name));
   if (entries.length === 0) return null;
   const inputs = entries.map(([name, property]) => [name, control(property), property.description]);
   const grid = h(
