@@ -48,6 +48,8 @@ format: $(VENV)/.dev ## rewrite the code in the project's format
 
 bench: $(VENV)/.dev ## every benchmark; results as JSON in bench/results
 	$(BIN)/python bench/eager_vs_graph.py
+	$(BIN)/python bench/engine_overhead.py
+	$(BIN)/python bench/hostile.py
 
 starter: $(VENV)/.dev ## train the starter from MEDIA (../shared/media) and write its bundle
 	BIN=$(BIN) training/starter/make.sh $(MEDIA) $(STARTER)
