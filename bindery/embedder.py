@@ -25,6 +25,7 @@ from bindery.limits import Limits
 from bindery.media.source import Source
 from bindery.prepare.tokens import TextTokenizer
 from bindery.runtime.collate import collate
+from bindery.runtime.cores import usable_cores
 from bindery.runtime.encoder import Encoder
 from bindery.runtime.open import Device, open_encoder
 from bindery.spec import Options, PartOptions, TextSpec
@@ -167,7 +168,7 @@ class Embedder:
         spec = self.bundle.modality(modality).spec
         pad_id = spec.pad_id if isinstance(spec, TextSpec) else 0
         pending = iter(jobs)
-        with ThreadPoolExecutor(max_workers=min(4, len(os.sched_getaffinity(0)))) as pool:
+        with ThreadPoolExecutor(max_workers=min(4, usable_cores())) as pool:
             while chunk := list(islice(pending, encoder.max_batch)):
                 prepared = list(pool.map(lambda job: self._prepare_or_error(modality, *job), chunk))
                 good = [p.tensors for p in prepared if isinstance(p, Prepared)]

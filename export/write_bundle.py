@@ -22,6 +22,7 @@ import bindery
 from bindery.bundle import FORMAT, MANIFEST, Artefact, FileEntry, Manifest, Modality, Parity, file_digest, open_bundle
 from bindery.decoded import Tensors
 from bindery.runtime.collate import collate
+from bindery.runtime.cores import usable_cores
 from bindery.runtime.onnx import OnnxEncoder
 from bindery.spec import Spec, TextSpec
 from export.card import model_card
@@ -178,7 +179,7 @@ def _export(staging: Path, source: TowerSource, tower: Tower, order: BundleOrder
         built_with=_built_with(),
     )
     log.info("%s: measuring parity at batches %s", source.modality, list(batches))
-    threads = len(os.sched_getaffinity(0))
+    threads = usable_cores()
     encoder = OnnxEncoder(
         staging / relative, artefact, dimension=tower.dimension, device="cpu", provider="CPUExecutionProvider", threads=threads
     )

@@ -6,7 +6,6 @@ known already? → admit → decode and prepare (process pool) → ready queue p
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ from bindery.errors import (
 from bindery.kinds import parse_options
 from bindery.limits import MIB, Limits
 from bindery.media.source import Source
+from bindery.runtime.cores import usable_cores
 from bindery.runtime.encoder import Encoder
 from bindery.runtime.open import Device, open_encoder
 from bindery.settings import Settings
@@ -269,7 +269,7 @@ class Engine:
 
     def _open(self) -> None:
         self._preparation.open()
-        threads = self.policy.threads or len(os.sched_getaffinity(0))
+        threads = self.policy.threads or usable_cores()
         for name in self.bundle.manifest.modalities:
             self._encoding.encoders[name] = self._open_encoder(
                 self.bundle, name, device=self.policy.device, precision=self.policy.precision, threads=threads

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from typing import Literal
 
 import onnxruntime as ort
 
 from bindery.bundle import Artefact, Bundle, Precision
 from bindery.errors import DeviceUnavailable
+from bindery.runtime.cores import usable_cores
 from bindery.runtime.encoder import Encoder
 from bindery.runtime.onnx import OnnxEncoder
 
@@ -38,7 +38,7 @@ def open_encoder(
                 dimension=bundle.manifest.dimension,
                 device=candidate,
                 provider=PROVIDERS[candidate],
-                threads=threads or len(os.sched_getaffinity(0)),
+                threads=threads or usable_cores(),
             )
         except DeviceUnavailable as error:
             if candidate == candidates[-1]:
