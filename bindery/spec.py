@@ -112,7 +112,6 @@ class AudioSpec(_Frozen):
 
 
 Spec = Annotated[TextSpec | ImageSpec | VideoSpec | AudioSpec | DepthSpec | ThermalSpec, Field(discriminator="kind")]
-KindName = Literal["text", "image", "video", "audio", "depth", "thermal"]
 
 
 class _Options(_Frozen):

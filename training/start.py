@@ -12,7 +12,7 @@ from training.recipe import RecipeError, TowerRecipe
 from training.towers.build import build_tower
 from training.towers.package import load_tower
 from training.towers.tower import Tower
-from training.towers.vit import VitTower
+from training.towers.vit import VideoBlock, VitTower
 
 
 def start_tower(recipe: TowerRecipe, towers: Path) -> Tower:
@@ -37,6 +37,10 @@ def start_tower(recipe: TowerRecipe, towers: Path) -> Tower:
         if name not in mine or mine[name].shape != tensor.shape:
             raise RecipeError(f"{recipe.start}: {name} {tuple(tensor.shape)} has no place in the new tower; name tower.start_parts")
         mine[name].copy_(tensor)
+    if not any("temporal" in name for name in taken):  # a picture tower became a video tower: time begins as space, as in the reference
+        for block in tower.modules():
+            if isinstance(block, VideoBlock):
+                block.start_from_space()
     return tower
 
 

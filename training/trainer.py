@@ -60,7 +60,6 @@ class Trained:
     """The outcome of a run. ``losses``: the mean of each epoch. ``held_out``: zero-shot accuracy on the items kept aside."""
 
     package: Path
-    trained_parameters: tuple[str, ...]
     items: int
     skipped: dict[str, str]
     losses: tuple[float, ...]
@@ -78,7 +77,7 @@ def train(recipe: Recipe, places: Places, *, device: str = "cpu", report: Report
     text = FrozenText(load_tower(places.towers / recipe.text), device=device)
     tower = start_tower(recipe.tower, places.towers).to(device)
     tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions; missing in torch's own types
-    names = choose_trained(tower, recipe.tower)
+    choose_trained(tower, recipe.tower)
     training, aside = split_off(_items(recipe, places.media), recipe.data.held_out, recipe.seed)
     decoder = Decoder(training, recipe.spec, keep=recipe.data.keep)
 
@@ -108,7 +107,7 @@ def train(recipe: Recipe, places: Places, *, device: str = "cpu", report: Report
         prompts=recipe.prompts,
         provenance=_provenance(recipe, places.towers, training, skipped, losses, held_out),
     )
-    return Trained(package, names, len(training) - len(decoder.skipped), skipped, losses, held_out, logit_scale)
+    return Trained(package, len(training) - len(decoder.skipped), skipped, losses, held_out, logit_scale)
 
 
 def _fit(

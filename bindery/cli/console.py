@@ -14,7 +14,7 @@ from rich.text import Text
 
 from bindery.errors import BinderyError, InvalidParameter
 
-DONE, FAILED, WRONG_USAGE, SOME_FAILED = 0, 1, 2, 3
+DONE, FAILED, SOME_FAILED = 0, 1, 3  # 2, wrong usage, is what the command-line library itself ends with
 
 _PIPED_WIDTH = 200  # characters of a table that goes to a file or a pipe, where there is no window to ask
 

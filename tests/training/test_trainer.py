@@ -16,9 +16,10 @@ from training.metrics import top_k
 from training.recipe import Recipe, RecipeError
 from training.start import choose_trained, set_training, start_tower
 from training.text import FrozenText
+from training.towers.build import build_tower
 from training.towers.convnet import ConvNetConfig, ConvNetTower, Stage
 from training.towers.package import load_tower, save_tower
-from training.towers.vit import VitConfig, VitTower
+from training.towers.vit import VideoBlock, VitConfig, VitTower
 from training.trainer import Places, Trained, split_off, train
 
 VIT = VitConfig(width=32, layers=2, heads=2, mlp_width=64, patch=4, size=(16, 16), dimension=DIMENSION, patch_dropout=0.25)
@@ -174,6 +175,20 @@ def test_parts_of_another_shape_can_be_taken(places: Places) -> None:
         start_tower(_recipe(parts).tower, places.towers)
     with pytest.raises(RecipeError, match="no weight in legs"):
         start_tower(_recipe({**parts, "start_parts": ["legs"]}).tower, places.towers)
+
+
+def test_a_video_tower_that_starts_from_a_picture_tower_sees_time_as_space(places: Places) -> None:
+    shape: dict[str, Any] = {"width": 8, "layers": 2, "heads": 2, "mlp_width": 16, "size": (16, 16), "patch": 8, "dimension": DIMENSION}
+    picture = build_tower(VitConfig(**shape))
+    save_tower(places.towers / "picture", picture, VitConfig(**shape), ImageSpec(size=16))
+    video = VitConfig(**shape, frames=4, temporal_attention=True)
+    tower = start_tower(_recipe({"start": "picture", "config": video, "train": "full"}).tower, places.towers)
+    blocks = [block for block in tower.modules() if isinstance(block, VideoBlock)]
+    assert len(blocks) == 2
+    source = picture.state_dict()
+    for index, block in enumerate(blocks):
+        assert torch.equal(block.attention.q.weight, source[f"layers.{index}.attention.q.weight"])
+        assert torch.equal(block.temporal_attention.q.weight, block.attention.q.weight)
 
 
 def test_lora_is_for_vision_transformers(places: Places) -> None:
