@@ -41,9 +41,15 @@ class Parity(_Frozen):
 
     reference: str
     cosine_min: float
+    cosine_mean: float | None = None
     max_abs: float
     samples: int
     batches: tuple[int, ...] = ()
+    inputs: str = Field("", description="what was measured: synthetic items, or real ones")
+    accuracy: dict[str, float] = Field(
+        default={}, description="top-1 of zero-shot labels on the named set, in the exact and in this precision"
+    )
+    measured_on: str = Field("", description="processor")
 
 
 class Artefact(_Frozen):

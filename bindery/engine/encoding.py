@@ -48,7 +48,7 @@ class Encoding:
             self._batchers[modality] = self._batcher(modality, encoder, runtime)
             self._begin(modality)
         inputs = {
-            modality: tokenizers[modality].encode(TEXT).tensors if modality in tokenizers else self._still(modality, encoder)
+            modality: tokenizers[modality].encode(TEXT).tensors if modality in tokenizers else self._still(modality)
             for modality, encoder in self.encoders.items()
         }
         for modality, infer_ms in (await self._canary.record(inputs)).items():
@@ -88,9 +88,8 @@ class Encoding:
         pad_id = spec.pad_id if isinstance(spec, TextSpec) else 0
         return Batcher(encoder, pad_id=pad_id, max_batch=self._max_batch, runtime=runtime, executor=self._thread, on_batch=ran)
 
-    def _still(self, modality: str, encoder: Encoder) -> Tensors:
-        artefacts = self._bundle.modality(modality).artefacts
-        return still_input(next(artefact for artefact in artefacts if artefact.precision == encoder.precision))
+    def _still(self, modality: str) -> Tensors:
+        return still_input(self._bundle.modality(modality).artefacts[0])  # every precision takes the same inputs
 
     def _begin(self, modality: str) -> None:
         task = asyncio.create_task(self._batchers[modality].run(), name=f"batch-{modality}")

@@ -1,8 +1,8 @@
-"""Items → one batch: pictures are stacked, texts padded to the longest text of the batch and no further."""
+"""Items → one batch: pictures are stacked, texts padded to the longest text of the batch and no further; batches → pieces."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -13,6 +13,13 @@ def collate(items: Sequence[Tensors], pad_id: int = 0) -> Tensors:
     """Per-item tensors (no batch axis) → batched tensors. ``pad_id`` fills ``input_ids``; masks are filled with 0."""
     names = items[0].keys()
     return {name: _stack([item[name] for item in items], pad_id if name == "input_ids" else 0) for name in names}
+
+
+def pieces(tensors: Tensors, max_batch: int) -> Iterator[Tensors]:
+    """A batch of any size as batches of at most ``max_batch``, in order."""
+    rows = next(iter(tensors.values())).shape[0]
+    for start in range(0, max(rows, 1), max_batch):
+        yield {name: tensor[start : start + max_batch] for name, tensor in tensors.items()}
 
 
 def _stack(rows: list[np.ndarray], fill: int) -> np.ndarray:

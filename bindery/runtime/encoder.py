@@ -20,6 +20,7 @@ class Encoder(Protocol):
     max_batch: int
     precision: str
     device: str  # "cpu" or "cuda"
+    runtime: str  # name and version, "onnxruntime 1.31.1"
     provider: str  # the runtime's own name of what executes
     input_names: tuple[str, ...]
 

@@ -13,6 +13,7 @@ from bindery.vectors import Vectors, normalize
 class FakeEncoder:
     precision = "exact"
     device = "cpu"
+    runtime = "fake"
     provider = "fake"
 
     def __init__(self, dimension: int = 16, input_names: tuple[str, ...] = ("pixel_values",), max_batch: int = 16) -> None:

@@ -10,6 +10,7 @@ import onnxruntime as ort
 from bindery.bundle import Artefact
 from bindery.decoded import Tensors
 from bindery.errors import BundleDamaged, DeviceUnavailable, InternalError
+from bindery.runtime.collate import pieces
 from bindery.vectors import Vectors
 
 
@@ -22,6 +23,7 @@ class OnnxEncoder:
         self.precision: str = artefact.precision
         self.device = device
         self.provider = provider
+        self.runtime = f"onnxruntime {ort.__version__}"
         self.input_names = tuple(i.name for i in artefact.inputs)
         self._session = _session(path, provider, threads)
         if self._session.get_providers()[0] != provider:
@@ -32,11 +34,7 @@ class OnnxEncoder:
             raise BundleDamaged(f"{path} takes {sorted(actual)}; the manifest says {sorted(self.input_names)}")
 
     def encode(self, tensors: Tensors) -> Vectors:
-        rows = next(iter(tensors.values())).shape[0]
-        if rows <= self.max_batch:
-            return self._run(tensors)
-        pieces = [{k: v[i : i + self.max_batch] for k, v in tensors.items()} for i in range(0, rows, self.max_batch)]
-        return np.concatenate([self._run(piece) for piece in pieces])
+        return np.concatenate([self._run(piece) for piece in pieces(tensors, self.max_batch)])
 
     def _run(self, tensors: Tensors) -> Vectors:
         (vectors,) = self._session.run(None, {name: tensors[name] for name in self.input_names})

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 """Best first: `auto` takes the first that this installation has."""
 
+OPENVINO: tuple[Precision, ...] = ("bf16", "int8")
+"""Precisions that OpenVINO computes, on the CPU only: ONNX Runtime widens both to float32 there."""
+
 
 def open_encoder(
     bundle: Bundle, modality: str, *, device: Device = "auto", precision: Precision = "exact", threads: int | None = None
@@ -29,6 +32,8 @@ def open_encoder(
     `DeviceUnavailable` (the device or the precision is not to be had), `BundleDamaged`.
     """
     artefact = _artefact(bundle, modality, precision)
+    if precision in OPENVINO:
+        return _on_openvino(bundle, modality, artefact, device, threads or usable_cores())
     candidates = _candidates(device)
     for candidate in candidates:
         try:
@@ -48,12 +53,25 @@ def open_encoder(
 
 
 def _artefact(bundle: Bundle, modality: str, precision: Precision) -> Artefact:
-    artefacts = bundle.modality(modality).artefacts
-    for artefact in artefacts:
-        if artefact.precision == precision:
-            return artefact
-    offered = ", ".join(a.precision for a in artefacts)
-    raise DeviceUnavailable(f"modality {modality!r} of bundle {bundle.name!r} has no {precision!r} graph; it has: {offered}")
+    artefacts = {artefact.precision: artefact for artefact in bundle.modality(modality).artefacts}
+    if precision in artefacts:
+        return artefacts[precision]
+    if precision == "bf16" and "exact" in artefacts:
+        log.warning("%s: bundle %s was never measured in bf16; `bindery-export prove` measures it on this machine", modality, bundle.name)
+        return artefacts["exact"].model_copy(update={"precision": "bf16"})
+    raise DeviceUnavailable(f"modality {modality!r} of bundle {bundle.name!r} has no {precision!r} graph; it has: {', '.join(artefacts)}")
+
+
+def _on_openvino(bundle: Bundle, modality: str, artefact: Artefact, device: Device, threads: int) -> Encoder:
+    if device == "cuda":
+        raise DeviceUnavailable(
+            f"precision {artefact.precision!r} is computed on the CPU; use device 'cpu', or precision 'exact' on the GPU"
+        )
+    if len(_candidates(device)) > 1:
+        log.warning("%s: precision %s is computed on the CPU; the GPU stays idle", modality, artefact.precision)
+    from bindery.runtime.openvino import OpenVinoEncoder
+
+    return OpenVinoEncoder(bundle.path(artefact.path), artefact, dimension=bundle.manifest.dimension, threads=threads)
 
 
 def _candidates(wanted: Device) -> list[str]:

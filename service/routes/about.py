@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from bindery.bundle import Artefact
+from bindery.bundle import Artefact, Parity
 from bindery.engine.engine import Engine
 from bindery.kinds import KINDS
 from bindery.limits import Limits
@@ -96,18 +96,19 @@ def _model(engine: Engine) -> dict[str, Any]:
 
 def _tower(engine: Engine, name: str) -> dict[str, Any]:
     encoder, entry = engine.encoders[name], engine.bundle.modality(name)
-    artefact = _running(entry.artefacts, encoder.precision)
+    parity = _parity(entry.artefacts, encoder.precision)
     return {
         "kind": entry.kind,
         "precision": encoder.precision,
         "device": encoder.device,
+        "runtime": encoder.runtime,
         "provider": encoder.provider,
         "max_batch": encoder.max_batch,
         "logit_scale": entry.logit_scale,
         "prompts": entry.prompts,
-        "parity": artefact.parity.model_dump(),
+        "parity": None if parity is None else parity.model_dump(),
     }
 
 
-def _running(artefacts: tuple[Artefact, ...], precision: str) -> Artefact:
-    return next(one for one in artefacts if one.precision == precision)
+def _parity(artefacts: tuple[Artefact, ...], precision: str) -> Parity | None:
+    return next((one.parity for one in artefacts if one.precision == precision), None)

@@ -11,11 +11,14 @@ class Tower(BaseModel):
     kind: str
     precision: str
     device: str
+    runtime: str = Field(description="name and version of what computes the vectors")
     provider: str = Field(description="the runtime's own name of what executes")
     max_batch: int
     logit_scale: float | None
     prompts: list[str]
-    parity: dict[str, Any] = Field(description="how far the graph is from its reference, as measured at export")
+    parity: dict[str, Any] | None = Field(
+        description="how far the graph is from its reference, as measured at export; null: not measured in this precision"
+    )
 
 
 class ModelAnswer(BaseModel):
