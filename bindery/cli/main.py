@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from bindery.cli import bundle, classify, embed, index, keys, search, serve
+from bindery.cli import bench, bundle, classify, embed, index, keys, search, serve
 from bindery.cli.console import FAILED, complain
 from bindery.errors import BinderyError
 
@@ -23,6 +23,7 @@ app.command("embed", epilog="Example: bindery embed --modality audio dog.wav rai
 app.command("classify", epilog='Example: bindery classify --modality audio dog.wav --label "dog barking" --label rain')(classify.classify)
 app.command("index", epilog='Example: bindery index ./media --collection archive --rule "depth/**=depth"')(index.index)
 app.command("search", epilog='Example: bindery search --collection archive "a dog barking" --top-k 5')(search.search)
+app.add_typer(bench.app, name="bench")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(keys.app, name="keys")
 

@@ -30,13 +30,13 @@ def test_importing_a_room_does_not_load_what_it_must_not_know(module: str, forbi
     assert loaded & forbidden == set()
 
 
-def test_only_one_module_of_the_product_can_open_connections() -> None:
-    """`socket` is also how the decoders' pipes are made; nobody but `fetch` asks it for a connection or a name."""
-    asking = re.compile(r"create_connection|getaddrinfo|\.connect\(\(|AF_INET|http\.client|urllib\.request|import (httpx|requests|aiohttp)")
+def test_only_the_fetcher_and_the_load_generator_can_open_connections() -> None:
+    """`socket` is also how the decoders' pipes are made; nobody else asks it for a connection or a name."""
+    asking = re.compile(r"create_connection|open_connection|getaddrinfo|\.connect\(\(|AF_INET|http\.client|urllib\.request|import (httpx|requests|aiohttp)")
     found = {
         path.relative_to(ROOT).as_posix()
         for room in ("bindery", "service")
         for path in (ROOT / room).rglob("*.py")
         if asking.search(path.read_text())
     }
-    assert found == {"bindery/media/fetch.py"}
+    assert found == {"bindery/media/fetch.py", "bindery/load/client.py"}
