@@ -32,7 +32,9 @@ def test_importing_a_room_does_not_load_what_it_must_not_know(module: str, forbi
 
 def test_only_the_fetcher_and_the_load_generator_can_open_connections() -> None:
     """`socket` is also how the decoders' pipes are made; nobody else asks it for a connection or a name."""
-    asking = re.compile(r"create_connection|open_connection|getaddrinfo|\.connect\(\(|AF_INET|http\.client|urllib\.request|import (httpx|requests|aiohttp)")
+    asking = re.compile(
+        r"create_connection|open_connection|getaddrinfo|\.connect\(\(|AF_INET|http\.client|urllib\.request|import (httpx|requests|aiohttp)"
+    )
     found = {
         path.relative_to(ROOT).as_posix()
         for room in ("bindery", "service")
