@@ -113,6 +113,10 @@ class UnknownLabelSet(NotFound):
     code, title = "unknown_label_set", "No such label set"
 
 
+class UnknownJob(NotFound):
+    code, title = "unknown_job", "No such job"
+
+
 class UnknownPath(NotFound):
     code, title = "unknown_path", "No such address in this API"
 
@@ -139,6 +143,10 @@ class SpaceMismatch(Conflict):
 
 class AlreadyExists(Conflict):
     code, title = "already_exists", "It exists already"
+
+
+class JobState(Conflict):
+    code, title = "job_state", "The job is in a state that does not allow this"
 
 
 class TooLarge(BinderyError):
@@ -207,6 +215,10 @@ class DecoderKilled(Unprocessable):
 
 class SnapshotDamaged(Unprocessable):
     code, title = "snapshot_damaged", "The snapshot is not as it was written"
+
+
+class TooManyFailures(Unprocessable):
+    code, title = "too_many_failures", "More of the job's files failed than it allows"
 
 
 class UrlNotAllowed(Unprocessable):

@@ -31,7 +31,7 @@ def store_media(collection: Collection, media: Sequence[Medium]) -> list[ItemRes
     """
     last = {medium.id: index for index, medium in enumerate(media)}
     kept = [medium for index, medium in enumerate(media) if last[medium.id] == index]
-    items = [item for medium in kept for item in _items(medium)]
+    items = [item for medium in kept for item in items_of(medium)]
     stored = iter(collection.upsert(items, media=[medium.id for medium in kept]))
     results: list[ItemResult] = []
     for index, medium in enumerate(media):
@@ -46,7 +46,8 @@ def store_media(collection: Collection, media: Sequence[Medium]) -> list[ItemRes
     return results
 
 
-def _items(medium: Medium) -> list[Item]:
+def items_of(medium: Medium) -> list[Item]:
+    """An item for each clip that has a vector."""
     whole = not any(isinstance(clip.vector, BinderyError) for clip in medium.clips)
     return [
         Item(

@@ -26,10 +26,14 @@ _IDLE_READERS = 8
 
 
 class Database:
-    """One catalog file. ``reading`` and ``writing`` give connections; both may be entered from any thread."""
+    """One file. ``reading`` and ``writing`` give connections; both may be entered from any thread.
 
-    def __init__(self, path: Path) -> None:
+    ``room``: the package whose `migrations` make its tables.
+    """
+
+    def __init__(self, path: Path, room: str = "bindery.collections") -> None:
         self.path = path
+        self._room = room
         self._idle: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue(_IDLE_READERS)
         self._turn = threading.Lock()
         with self._in_words(), ExitStack() as undo:
@@ -122,7 +126,7 @@ class Database:
 
     def _migrate(self) -> None:
         version: int = self._writer.execute("PRAGMA user_version").fetchone()[0]
-        known = _migrations()
+        known = _migrations(self._room)
         if version > len(known):
             raise CatalogTooNew(f"{self.path} has schema {version}; this bindery reads up to {len(known)}. Upgrade bindery")
         if version == 0 and self._writer.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
@@ -161,8 +165,8 @@ def _unusable(path: Path, reason: str) -> InvalidParameter:
     return InvalidParameter(f"data directory {path.parent} cannot be used: {reason}; it must be a directory that this user may write")
 
 
-def _migrations() -> list[str]:
+def _migrations(room: str) -> list[str]:
     """The scripts in order; the n-th takes a catalog from schema n-1 to n."""
-    folder = resources.files("bindery.collections") / "migrations"
+    folder = resources.files(room) / "migrations"
     scripts = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".sql")), key=lambda entry: entry.name)
     return [script.read_text(encoding="utf-8") for script in scripts]

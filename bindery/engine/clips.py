@@ -49,7 +49,7 @@ async def embed_clips(
 ) -> EmbeddedClips:
     """Raises as `Engine.embed`, `TooLong` beyond ``limits.clips``, and the first window's error when all failed."""
     assert KINDS[engine.bundle.modality(modality).kind].measure is not None, f"{modality} cannot be cut into clips. This is a bug."
-    extent = await _with_room(lambda: engine.measure(modality, source, deadline=deadline), deadline)
+    extent = await with_room(lambda: engine.measure(modality, source, deadline=deadline), deadline)
     room = asyncio.Semaphore(_IN_FLIGHT)
     tasks = [
         asyncio.create_task(_embed_window(engine, modality, source, window, deadline, priority, room))
@@ -74,7 +74,7 @@ async def _embed_window(
 ) -> tuple[Window, Embedded | BinderyError]:
     async with room:
         try:
-            return window, await _with_room(
+            return window, await with_room(
                 lambda: engine.embed(modality, source, window.options, deadline=deadline, priority=priority, cached=False), deadline
             )
         except ServerFault:
@@ -83,7 +83,7 @@ async def _embed_window(
             return window, error
 
 
-async def _with_room(work: Callable[[], Awaitable[T]], deadline: float | None) -> T:
+async def with_room(work: Callable[[], Awaitable[T]], deadline: float | None = None) -> T:
     """``work()``, tried again while the queue is full: a medium that was begun is not given up for a moment's crowd."""
     while True:
         try:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -83,7 +84,8 @@ def test_ctrl_c_keeps_what_is_done(toy: Path, tmp_path: Path, monkeypatch: pytes
     folder = tmp_path / "media"
     folder.mkdir()
     for number in range(600):  # videos, because each takes a while: the signal must come before the last one is done
-        shutil.copy(EXAMPLES / "signing.mp4", folder / f"{number:04}.mp4")
+        free = struct.pack(">I4sI", 12, b"free", number)  # a box of no meaning, so that no file is another's copy
+        (folder / f"{number:04}.mp4").write_bytes((EXAMPLES / "signing.mp4").read_bytes() + free)
     command = [sys.executable, "-m", "bindery.cli.main", "index", str(folder), "--collection", "c", "--bundle", str(toy)]
     monkeypatch.setenv("BINDERY_THREADS", "1")
     child = subprocess.Popen([*command, "--data-dir", str(tmp_path / "data")], stderr=subprocess.PIPE, text=True)

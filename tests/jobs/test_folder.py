@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bindery.cli.folder import Rule, list_folder
 from bindery.errors import InvalidParameter
-
-SUFFIXES = {"image": (".png", ".jpg"), "depth": (".png", ".npy"), "thermal": (".png", ".npy"), "audio": (".wav",)}
+from bindery.jobs.listing import Listed, Rule, open_listing
 
 
 def _make(folder: Path, *names: str) -> Path:
@@ -18,23 +16,26 @@ def _make(folder: Path, *names: str) -> Path:
     return folder
 
 
-def _listed(folder: Path, include: list[str] | None = None, rules: list[Rule] | None = None) -> dict[str, str]:
-    return {file.id: file.modality for file in list_folder(folder, include or [], rules or [], SUFFIXES).files}
+def _listed(folder: Path, include: list[str] | None = None, rules: list[Rule] | None = None) -> dict[str, str | None]:
+    listing = open_listing(str(folder), include=include or [], rules=rules or [])
+    return {file.name: file.modality for file in listing if isinstance(file, Listed)}
 
 
-def test_suffixes_decide_where_they_can_and_a_png_is_a_picture(tmp_path: Path) -> None:
-    _make(tmp_path, "a.png", "b/c.WAV", "b/d/e.jpg", "f.npy", "g.zip", ".hidden.png", ".git/h.png")
-    listing = list_folder(tmp_path, [], [], SUFFIXES)
-    assert [(file.modality, file.id) for file in listing.files] == [("audio", "b/c.WAV"), ("image", "a.png"), ("image", "b/d/e.jpg")]
-    assert (listing.ambiguous, listing.other) == (["f.npy"], 1)
+def test_every_file_is_listed_but_hidden_ones(tmp_path: Path) -> None:
+    _make(tmp_path, "a.png", "b/c.WAV", "b/d/e.jpg", "f.npy", ".hidden.png", ".git/h.png")
+    listing = open_listing(str(tmp_path))
+    assert [file.name for file in listing if isinstance(file, Listed)] == ["a.png", "f.npy", "b/c.WAV", "b/d/e.jpg"]
+    first = next(iter(listing))
+    assert isinstance(first, Listed)
+    assert (first.uri, first.size, listing.open(first).head(9)) == (str(tmp_path / "a.png"), 1, b"x")
 
 
 def test_the_first_rule_that_matches_decides(tmp_path: Path) -> None:
-    _make(tmp_path, "depth/a.png", "depth/b/c.npy", "x-depth.png", "y/z-depth.png", "p.png", "odd.bin")
+    _make(tmp_path, "depth/a.png", "depth/b/c.npy", "x-depth.png", "y/z-depth.png", "p.png", "odd.bin", "other.png.gz")
     rules = [Rule("depth/**", "depth"), Rule("*-depth.png", "depth"), Rule("*.png", "thermal"), Rule("odd.bin", "audio")]
     assert _listed(tmp_path, rules=rules) == {
         "depth/a.png": "depth", "depth/b/c.npy": "depth", "x-depth.png": "depth", "y/z-depth.png": "depth",
-        "p.png": "thermal", "odd.bin": "audio",
+        "p.png": "thermal", "odd.bin": "audio", "other.png.gz": None,
     }  # fmt: skip
 
 
@@ -58,9 +59,9 @@ def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
     _make(tmp_path, "a.png")
     os.mkfifo(tmp_path / "pipe.png")  # opening it would wait for ever
     (tmp_path / "broken.png").symlink_to(tmp_path / "nowhere")
-    assert _listed(tmp_path) == {"a.png": "image"}
+    assert _listed(tmp_path) == {"a.png": None}
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(InvalidParameter, match="not a folder"):
+    with pytest.raises(InvalidParameter, match="is not a folder"):
         _listed(_make(tmp_path, "a.png") / "a.png")

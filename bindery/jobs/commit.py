@@ -1,0 +1,96 @@
+"""Micro-batches: what units gave goes into the collection and the ledger, many units a transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from bindery.bundle import Bundle
+from bindery.collections import Collection, Item, ItemResult
+from bindery.jobs.ledger import Ending, Job, Ledger
+from bindery.jobs.spec import lasts
+from bindery.jobs.units import Made
+
+_UNITS = 64
+_WAIT_S = 2.0
+
+Result = Made | Ending
+"""A unit's items, or what else became of it."""
+
+
+class Committer:
+    """Collects results and commits them when there are enough, or after two seconds. What it has committed survives a crash."""
+
+    def __init__(
+        self,
+        collection: Collection,
+        ledger: Ledger,
+        job: Job,
+        bundle: Bundle,
+        on_ended: Callable[[Sequence[Result], Sequence[Ending]], None],
+    ) -> None:
+        self._collection = collection
+        self._ledger = ledger
+        self._job = job
+        self._bundle = bundle
+        self._on_ended = on_ended
+        self._queue: asyncio.Queue[Result | None] = asyncio.Queue()
+        self._room = asyncio.Semaphore(4 * _UNITS)
+
+    async def put(self, result: Result) -> None:
+        """Waits while too much is waiting to be committed."""
+        await self._room.acquire()
+        self._queue.put_nowait(result)
+
+    async def run(self) -> None:
+        """Until `end`. Raises a `ServerFault` when the store cannot take more."""
+        ended = False
+        while not ended:
+            batch: list[Result] = []
+            ended = not await self._collect(batch)
+            if batch:
+                endings = await asyncio.to_thread(self._commit, batch)
+                self._on_ended(batch, endings)
+                for _ in batch:
+                    self._room.release()
+
+    def end(self) -> None:
+        """No more will come: `run` commits what is there and returns."""
+        self._queue.put_nowait(None)
+
+    async def _collect(self, batch: list[Result]) -> bool:
+        """Fill a batch; false when there will be no other."""
+        until = None
+        while len(batch) < _UNITS:
+            try:
+                async with asyncio.timeout_at(until):
+                    result = await self._queue.get()
+            except TimeoutError:
+                return True
+            if result is None:
+                return False
+            batch.append(result)
+            until = until or asyncio.get_running_loop().time() + _WAIT_S
+        return True
+
+    def _commit(self, batch: Sequence[Result]) -> list[Ending]:
+        made = [result for result in batch if isinstance(result, Made)]
+        new = [one for one in made if one.items is not None]
+        items: list[Item] = [item for one in new for item in one.items or ()]
+        # A medium that was stored as other clips, or whole, is stored in place of all that.
+        media = [one.unit.listed.name for one in new if lasts(self._bundle, one.unit.modality)]
+        stored = iter(self._collection.upsert(items, media=media) if items else ())
+        endings = [
+            result if isinstance(result, Ending) else _ending(result, [next(stored) for _ in result.items or ()]) for result in batch
+        ]
+        self._ledger.end(self._job, endings)
+        return endings
+
+
+def _ending(made: Made, stored: Sequence[ItemResult]) -> Ending:
+    failed = [*made.failed_clips, *((one.id, one.error) for one in stored if one.error is not None)]
+    if failed:
+        id, error = failed[0]
+        detail = error.detail if id == made.unit.listed.name else f"{len(failed)} clips failed, such as {id}: {error.detail}"
+        return Ending(made.unit, "failed", code=error.code, detail=detail)
+    return Ending(made.unit, "skipped" if made.items is None else "done", made.content_hash, made.pipeline_id, copied=made.copied)

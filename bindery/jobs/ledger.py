@@ -1,0 +1,304 @@
+"""The ledger: jobs and their units in SQLite beside the catalog. What it has been told is on the disk when it returns.
+
+The collection is committed first and the ledger after it: a crash between the two leaves work that is found done when it is tried again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from bindery.collections.database import Database
+from bindery.errors import JobState, UnknownJob
+from bindery.jobs.listing import Listed
+from bindery.jobs.spec import JobSpec
+
+State = Literal["queued", "listing", "running", "done", "failed", "paused", "cancelled"]
+ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
+UnitState = Literal["queued", "leased", "done", "skipped", "failed"]
+UNIT_STATES: tuple[UnitState, ...] = get_args(UnitState)
+Origin = Literal["cli", "http"]
+
+_LEASE_S = 300.0
+_KEPT_EVENTS = 200
+_JOB = "id, spec, origin, state, run, detail, left_out, encoded, copied, pruned, created_at, updated_at"
+_UNIT = "name, uri, size, modality, metadata, fingerprint, attempt"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    id: str
+    spec: JobSpec
+    origin: Origin
+    state: State
+    run: int  # how often it was started
+    detail: str | None
+    left_out: int
+    encoded: int
+    copied: int
+    pruned: int
+    created_at: float
+    updated_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One file of a job."""
+
+    listed: Listed
+    modality: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What became of a unit."""
+
+    unit: Unit
+    state: UnitState
+    content_hash: str | None = None
+    pipeline_id: str | None = None
+    code: str | None = None
+    detail: str | None = None
+    copied: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a job has stored under a name."""
+
+    uri: str
+    fingerprint: str
+    content_hash: str
+
+
+class Ledger:
+    def __init__(self, data_dir: Path) -> None:
+        self.folder = data_dir / "jobs"
+        self._database = Database(self.folder / "ledger.sqlite", "bindery.jobs")
+
+    def close(self) -> None:
+        self._database.close()
+
+    # Jobs
+
+    def add(self, spec: JobSpec, origin: Origin) -> Job:
+        id, now = uuid.uuid4().hex[:12], time.time()
+        with self._database.writing() as db:
+            db.execute(
+                "INSERT INTO jobs (id, spec, origin, state, created_at, updated_at) VALUES (?, ?, ?, 'queued', ?, ?)",
+                (id, spec.model_dump_json(), origin, now, now),
+            )
+            _add_event(db, id, "state", {"state": "queued"})
+        return self.job(id)
+
+    def job(self, id: str) -> Job:
+        """Raises `UnknownJob`."""
+        with self._database.reading() as db:
+            row = db.execute(f"SELECT {_JOB} FROM jobs WHERE id = ?", (id,)).fetchone()
+        if row is None:
+            raise UnknownJob(f"there is no job {id[:80]!r}")
+        return _job(row)
+
+    def jobs(self) -> list[Job]:
+        """The newest first."""
+        with self._database.reading() as db:
+            return [_job(row) for row in db.execute(f"SELECT {_JOB} FROM jobs ORDER BY created_at DESC, id").fetchall()]
+
+    def unfinished(self, spec: JobSpec) -> Job | None:
+        """The newest job of the same work that was interrupted."""
+        return next((job for job in self.jobs() if job.state not in ENDED and job.spec.same_work(spec)), None)
+
+    def set_state(self, id: str, state: State, detail: str | None = None, spec: JobSpec | None = None) -> None:
+        with self._database.writing() as db:
+            db.execute("UPDATE jobs SET state = ?, detail = ?, updated_at = ? WHERE id = ?", (state, detail, time.time(), id))
+            if spec is not None:
+                db.execute("UPDATE jobs SET spec = ? WHERE id = ?", (spec.model_dump_json(), id))
+            _add_event(db, id, "state", {"state": state, "detail": detail})
+
+    @contextmanager
+    def held(self, id: str) -> Iterator[None]:
+        """Hold a job, so that no other process runs it; a process that dies lets go. Raises `JobState` when another has it."""
+        with (self.folder / f"{id}.lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise JobState(f"job {id} is being run by another process") from None
+            yield
+
+    # Units
+
+    def begin(self, id: str) -> int:
+        """A new run of the job: its number. What an interrupted run had leased is queued again."""
+        with self._database.writing() as db:
+            db.execute("UPDATE jobs SET run = run + 1, state = 'listing', detail = NULL, updated_at = ? WHERE id = ?", (time.time(), id))
+            db.execute(
+                "UPDATE units SET state = 'queued', lease_owner = NULL, lease_until = NULL WHERE job_id = ? AND state = 'leased'", (id,)
+            )
+            _add_event(db, id, "state", {"state": "listing"})
+            run: int = db.execute("SELECT run FROM jobs WHERE id = ?", (id,)).fetchone()[0]
+        return run
+
+    def list_units(self, id: str, run: int, units: Iterable[tuple[Listed, str]]) -> None:
+        """Enter files with their modality. One that has changed since an earlier run of the job is queued again."""
+        rows = [
+            (id, file.name, file.uri, file.size, modality, json.dumps(dict(file.metadata)), file.fingerprint, run)
+            for file, modality in units
+        ]
+        with self._database.writing() as db:
+            db.executemany(
+                "INSERT INTO units (job_id, name, uri, size, modality, metadata, fingerprint, run, state) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'queued') ON CONFLICT (job_id, name) DO UPDATE SET run = excluded.run, "
+                "state = CASE WHEN fingerprint = excluded.fingerprint AND fingerprint != '' AND uri = excluded.uri "
+                "AND modality = excluded.modality AND metadata = excluded.metadata THEN state ELSE 'queued' END, "
+                "uri = excluded.uri, size = excluded.size, modality = excluded.modality, metadata = excluded.metadata, "
+                "fingerprint = excluded.fingerprint",
+                rows,
+            )
+
+    def fail_listed(self, id: str, run: int, uri: str, code: str, detail: str) -> None:
+        """Enter something that names no file."""
+        with self._database.writing() as db:
+            db.execute(
+                "INSERT INTO units (job_id, name, uri, size, modality, metadata, fingerprint, run, state, code, detail) "
+                "VALUES (?, ?, ?, 0, '', '{}', '', ?, 'failed', ?, ?) ON CONFLICT (job_id, name) DO UPDATE SET "
+                "run = excluded.run, state = 'failed', code = excluded.code, detail = excluded.detail",
+                (id, uri, uri, run, code, detail),
+            )
+
+    def end_listing(self, id: str, run: int, left_out: int) -> None:
+        """The listing is whole: units of an earlier run that are not in it any more are dropped."""
+        with self._database.writing() as db:
+            db.execute("DELETE FROM units WHERE job_id = ? AND run < ?", (id, run))
+            db.execute("UPDATE jobs SET state = 'running', left_out = ?, updated_at = ? WHERE id = ?", (left_out, time.time(), id))
+            _add_event(db, id, "state", {"state": "running"})
+
+    def lease(self, id: str, owner: str, limit: int) -> list[Unit]:
+        """Take up to ``limit`` queued units of one modality after the other, so that batches are full."""
+        with self._database.writing() as db:
+            rows = db.execute(
+                f"SELECT {_UNIT} FROM units WHERE job_id = ? AND state = 'queued' ORDER BY modality, name LIMIT ?", (id, limit)
+            ).fetchall()
+            db.executemany(
+                "UPDATE units SET state = 'leased', attempt = attempt + 1, lease_owner = ?, lease_until = ? WHERE job_id = ? AND name = ?",
+                [(owner, time.time() + _LEASE_S, id, row[0]) for row in rows],
+            )
+        return [_unit(row) for row in rows]
+
+    def end(self, job: Job, endings: Sequence[Ending]) -> None:
+        """Enter what became of units, in one transaction."""
+        with self._database.writing() as db:
+            db.executemany(
+                "UPDATE units SET state = ?, content_hash = ?, pipeline_id = ?, code = ?, detail = ?, "
+                "lease_owner = NULL, lease_until = NULL WHERE job_id = ? AND name = ?",
+                [(e.state, e.content_hash, e.pipeline_id, e.code, e.detail, job.id, e.unit.listed.name) for e in endings],
+            )
+            db.executemany(
+                "INSERT OR REPLACE INTO stored (collection, name, source, uri, fingerprint, content_hash, pipeline_id) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        job.spec.collection,
+                        e.unit.listed.name,
+                        job.spec.source,
+                        e.unit.listed.uri,
+                        e.unit.listed.fingerprint,
+                        e.content_hash,
+                        e.pipeline_id,
+                    )
+                    for e in endings
+                    if e.state in ("done", "skipped")
+                ],
+            )
+            copied = sum(e.copied for e in endings)
+            encoded = sum(e.state == "done" for e in endings) - copied
+            db.execute(
+                "UPDATE jobs SET encoded = encoded + ?, copied = copied + ?, updated_at = ? WHERE id = ?",
+                (encoded, copied, time.time(), job.id),
+            )
+
+    def counts(self, id: str) -> dict[UnitState, int]:
+        with self._database.reading() as db:
+            found = dict(db.execute("SELECT state, count(*) FROM units WHERE job_id = ? GROUP BY state", (id,)).fetchall())
+        return {state: found.get(state, 0) for state in UNIT_STATES}
+
+    def failures(self, id: str) -> Iterator[tuple[str, str, str, str]]:
+        """Name, uri, code and detail of every unit that failed."""
+        with self._database.reading() as db:
+            yield from db.execute("SELECT name, uri, code, detail FROM units WHERE job_id = ? AND state = 'failed' ORDER BY name", (id,))
+
+    def last_failed(self, spec: JobSpec) -> set[str]:
+        """The names that failed in the last job of the spec's source and collection that came to its end."""
+        last = next(
+            (job for job in self.jobs() if job.state in ENDED and (job.spec.source, job.spec.collection) == (spec.source, spec.collection)),
+            None,
+        )
+        return set() if last is None else {name for name, *_ in self.failures(last.id)}
+
+    # What is stored
+
+    def known(self, collection: str, names: Iterable[str]) -> dict[str, Known]:
+        with self._database.reading() as db:
+            rows = db.execute(
+                "SELECT name, uri, fingerprint, content_hash FROM stored WHERE collection = ? AND name IN (SELECT value FROM json_each(?))",
+                (collection, json.dumps(list(names))),
+            ).fetchall()
+        return {row[0]: Known(*row[1:]) for row in rows}
+
+    def names_of_content(self, collection: str, content_hash: str, pipeline_id: str) -> list[str]:
+        """A few names under which the same bytes were stored by the same pipeline."""
+        with self._database.reading() as db:
+            rows = db.execute(
+                "SELECT name FROM stored WHERE collection = ? AND content_hash = ? AND pipeline_id = ? LIMIT 5",
+                (collection, content_hash, pipeline_id),
+            ).fetchall()
+        return [row[0] for row in rows]
+
+    def vanished(self, job: Job) -> tuple[list[str], int]:
+        """Names stored from the job's source that its listing has not, and how many are stored from it in all."""
+        where = "FROM stored WHERE collection = ? AND source = ?"
+        of = (job.spec.collection, job.spec.source)
+        with self._database.reading() as db:
+            total: int = db.execute(f"SELECT count(*) {where}", of).fetchone()[0]
+            rows = db.execute(f"SELECT name {where} AND name NOT IN (SELECT name FROM units WHERE job_id = ?)", (*of, job.id)).fetchall()
+        return [row[0] for row in rows], total
+
+    def forget(self, job: Job, names: Sequence[str]) -> None:
+        """The names were removed from the collection."""
+        with self._database.writing() as db:
+            db.executemany("DELETE FROM stored WHERE collection = ? AND name = ?", [(job.spec.collection, name) for name in names])
+            db.execute("UPDATE jobs SET pruned = pruned + ? WHERE id = ?", (len(names), job.id))
+
+    # Events
+
+    def add_event(self, id: str, kind: str, data: dict[str, Any]) -> None:
+        with self._database.writing() as db:
+            _add_event(db, id, kind, data)
+
+    def events(self, id: str, after: int) -> list[tuple[int, str, str]]:
+        """Sequence number, kind and JSON data of the events after a number; the oldest are forgotten in time."""
+        with self._database.reading() as db:
+            return db.execute("SELECT seq, kind, data FROM events WHERE job_id = ? AND seq > ? ORDER BY seq", (id, after)).fetchall()
+
+
+def _add_event(db: sqlite3.Connection, id: str, kind: str, data: dict[str, Any]) -> None:
+    seq: int = db.execute("SELECT coalesce(max(seq), 0) + 1 FROM events WHERE job_id = ?", (id,)).fetchone()[0]
+    db.execute("INSERT INTO events (job_id, seq, at, kind, data) VALUES (?, ?, ?, ?, ?)", (id, seq, time.time(), kind, json.dumps(data)))
+    db.execute("DELETE FROM events WHERE job_id = ? AND seq <= ?", (id, seq - _KEPT_EVENTS))
+
+
+def _job(row: tuple[Any, ...]) -> Job:
+    return Job(row[0], JobSpec.model_validate_json(row[1]), *row[2:])
+
+
+def _unit(row: tuple[Any, ...]) -> Unit:
+    name, uri, size, modality, metadata, fingerprint, attempt = row
+    return Unit(Listed(uri, name, size, modality, json.loads(metadata), fingerprint), modality, attempt + 1)

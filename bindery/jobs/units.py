@@ -1,0 +1,195 @@
+"""One unit's way: its content hash, a look whether that is known already, and else its vectors from the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+from bindery.collections import Collection, Item, clip_id
+from bindery.collections.clips import is_clip_of
+from bindery.engine.clips import embed_clips, with_room
+from bindery.engine.engine import Engine
+from bindery.errors import BinderyError, ServerFault, UnknownItem, UnreadableMedia
+from bindery.jobs.ledger import Ledger, Unit
+from bindery.jobs.listing import Listing
+from bindery.jobs.spec import JobSpec, lasts, pipeline_ids
+from bindery.limits import Limits
+from bindery.media.guard import check_bytes
+from bindery.media.source import Source
+from bindery.moments import Medium, items_of
+
+_TRIES = 3  # of opening a file, when the place where it lies is to blame
+_CUT_AT_ONCE = 4  # media that are cut: each has several windows in work
+_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """What a unit gave. ``items`` is None when the collection has them already."""
+
+    unit: Unit
+    content_hash: str
+    pipeline_id: str
+    items: list[Item] | None
+    copied: bool = False
+    failed_clips: tuple[tuple[str, BinderyError], ...] = ()
+
+
+class Units:
+    """Makes the items of units. Lives on the engine's event loop; what it gave must be reported back with `committed`."""
+
+    def __init__(self, engine: Engine, collection: Collection, ledger: Ledger, spec: JobSpec, listing: Listing) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)  # that units have spent in each stage, waiting for it included
+        self._engine = engine
+        self._collection = collection
+        self._ledger = ledger
+        self._spec = spec
+        self._listing = listing
+        self._cut = spec.clip_options()
+        self._pipelines = pipeline_ids(engine.bundle, engine.policy.precision, self._cut)
+        self._cutting = asyncio.Semaphore(_CUT_AT_ONCE)
+        self._making: dict[tuple[str, str], asyncio.Future[tuple[str, list[Item]]]] = {}
+
+    async def make(self, unit: Unit) -> Made:
+        """Raises the file's error, or a `ServerFault` that is no fault of the file."""
+        listed, pipeline = unit.listed, self._pipelines[unit.modality]
+        async with self._stage("read"):
+            content, source = await self._content(unit)
+            stored = await asyncio.to_thread(self._collection.content_hashes, [listed.name])
+        key = f"{pipeline}:{content}"
+        if stored.get(listed.name) == key:
+            return Made(unit, content, pipeline, None)
+        if (twin := self._making.get((content, pipeline))) is not None:
+            return Made(unit, content, pipeline, _renamed(*await asyncio.shield(twin), unit), copied=True)
+        making: asyncio.Future[tuple[str, list[Item]]] = asyncio.get_running_loop().create_future()
+        self._making[content, pipeline] = making
+        try:
+            made = await self._fresh(unit, content, pipeline, source)
+            if made.items is not None and not made.failed_clips:
+                making.set_result((unit.listed.name, made.items))
+            return made
+        finally:
+            if not making.done():  # it failed: who waits for it finds out alone
+                making.cancel()
+                self._making.pop((content, pipeline), None)
+
+    def committed(self, made: Made) -> None:
+        """The ledger knows it now, and this need not."""
+        self._making.pop((made.content_hash, made.pipeline_id), None)
+
+    async def _fresh(self, unit: Unit, content: str, pipeline: str, source: Source | None) -> Made:
+        copied = await asyncio.to_thread(self._copied, unit, content, pipeline)
+        if copied:
+            return Made(unit, content, pipeline, copied, copied=True)
+        source = source or await self._opened(unit)
+        items, failed = await self._embedded(unit, source, f"{pipeline}:{content}")
+        return Made(unit, content, pipeline, items, failed_clips=failed)
+
+    async def _content(self, unit: Unit) -> tuple[str, Source | None]:
+        """The file's content hash, and the file when it had to be read for that."""
+        listed = unit.listed
+        known = (await asyncio.to_thread(self._ledger.known, self._spec.collection, [listed.name])).get(listed.name)
+        if known is not None and listed.fingerprint and (known.uri, known.fingerprint) == (listed.uri, listed.fingerprint):
+            return known.content_hash, None
+        source = await self._opened(unit)
+        return await asyncio.to_thread(_digest, source, self._engine.limits), source
+
+    async def _opened(self, unit: Unit) -> Source:
+        for attempt in range(_TRIES):
+            try:
+                return await asyncio.to_thread(self._listing.open, unit.listed)
+            except ServerFault as error:
+                if attempt == _TRIES - 1:
+                    raise UnreadableMedia(f"{unit.listed.name} cannot be fetched: {error.detail}") from error
+                await asyncio.sleep(2.0**attempt)
+        raise AssertionError("the last try raises. This is a bug.")
+
+    async def _embedded(self, unit: Unit, source: Source, key: str) -> tuple[list[Item], tuple[tuple[str, BinderyError], ...]]:
+        """The file's items, and the clips of it that failed."""
+        engine, modality, listed = self._engine, unit.modality, unit.listed
+        if self._cut is not None and lasts(engine.bundle, modality):
+            async with self._cutting:
+                cut = await embed_clips(engine, modality, source, self._cut, priority="batch")
+            self._spent(cut.timings_ms)
+            failed = tuple(
+                (clip_id(listed.name, clip.window.start, clip.window.end), clip.vector)
+                for clip in cut.clips
+                if isinstance(clip.vector, BinderyError)
+            )
+            return items_of(Medium(listed.name, modality, cut.clips, listed.uri, listed.metadata, key)), failed
+        value = source if engine.bundle.modality(modality).kind != "text" else await asyncio.to_thread(_text, source)
+        embedded = await with_room(lambda: engine.embed(modality, value, priority="batch", cached=False))
+        self._spent(embedded.timings_ms)
+        return [Item(listed.name, modality, embedded.vector, listed.uri, metadata=listed.metadata, content_hash=key)], ()
+
+    def _copied(self, unit: Unit, content: str, pipeline: str) -> list[Item]:
+        """The items of another file with the same bytes under this unit's name, or none."""
+        for name in self._ledger.names_of_content(self._spec.collection, content, pipeline):
+            items = [item for item in self._items_of(name) if item.content_hash == f"{pipeline}:{content}"]
+            if items:
+                return _renamed(name, items, unit)
+        return []
+
+    def _items_of(self, name: str) -> list[Item]:
+        try:
+            return [self._collection.get(name)]
+        except UnknownItem:
+            items: list[Item] = []
+            cursor: str | None = None
+            size = min(_PAGE, self._engine.limits.page_items)
+            while True:
+                page = self._collection.page(size, cursor, {"id": {"prefix": f"{name}#"}})
+                items += [item for item in page.items if is_clip_of(item.id, name)]
+                cursor = page.cursor
+                if cursor is None:
+                    return items
+
+    @asynccontextmanager
+    async def _stage(self, name: str) -> AsyncIterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.monotonic() - started
+
+    def _spent(self, timings_ms: dict[str, float]) -> None:
+        self.seconds["decode"] += timings_ms["decode"] / 1000
+        self.seconds["encode"] += (timings_ms["queue"] + timings_ms["infer"]) / 1000
+
+
+def _renamed(name: str, items: Sequence[Item], unit: Unit) -> list[Item]:
+    """The vectors of file ``name`` under another file's name, with what is known about that file."""
+    listed = unit.listed
+    return [
+        replace(
+            item, id=listed.name + item.id.removeprefix(name), uri=listed.uri, metadata=listed.metadata
+        )  # a clip's id is NAME#start-end
+        for item in items
+    ]
+
+
+def _digest(source: Source, limits: Limits) -> str:
+    check_bytes(source, limits)
+    digest = hashlib.sha256()
+    with source.open() as stream:
+        try:
+            while piece := stream.read(1 << 20):
+                digest.update(piece)
+        except OSError as error:
+            raise UnreadableMedia(f"{source.name} cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def _text(source: Source) -> str:
+    with source.open() as stream:
+        try:
+            return stream.read().decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise UnreadableMedia(f"{source.name} is not UTF-8 text") from None
+        except OSError as error:
+            raise UnreadableMedia(f"{source.name} cannot be read: {error.strerror}") from error
