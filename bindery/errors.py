@@ -6,11 +6,11 @@
     ├── NotFound 404           UnknownModality · UnknownModel · UnknownCollection · UnknownItem · UnknownAlias · UnknownLabelSet ·
     │                          UnknownSnapshot · UnknownPath
     ├── MethodNotAllowed 405   NotAcceptable 406 · UnsupportedMedia 415 · BodyTimeout 408
-    ├── Conflict 409           SpaceMismatch · AlreadyExists
+    ├── Conflict 409           SpaceMismatch · AlreadyExists · DefaultModel · ModelsFull
     ├── TooLarge 413           TooManyBytes · TooManyItems · TooManyPixels · TooLong
     ├── Unprocessable 422      InvalidParameter · UnreadableMedia · NoVideoStream · NoAudioStream · EmptyMedia ·
     │                          AmbiguousDepth · InvalidFilter · DimensionMismatch · DecoderKilled · SnapshotDamaged ·
-    │                          UrlNotAllowed · UrlFetchFailed
+    │                          UrlNotAllowed · UrlFetchFailed · ModelNotLoaded
     ├── TooManyRequests 429    RateLimited · TooManyInflight
     ├── ServerFault            InternalError · CatalogDamaged · CatalogTooNew 500 · DeadlineExceeded 504
     │                          QueueFull · Starting · Draining · EngineDown · StorageFull 503
@@ -149,6 +149,14 @@ class JobState(Conflict):
     code, title = "job_state", "The job is in a state that does not allow this"
 
 
+class DefaultModel(Conflict):
+    code, title = "default_model", "The default model cannot be unloaded"
+
+
+class ModelsFull(Conflict):
+    code, title = "models_full", "The loaded models leave no memory for it"
+
+
 class TooLarge(BinderyError):
     code, status, title = "too_large", 413, "Larger than this server takes"
 
@@ -227,6 +235,10 @@ class UrlNotAllowed(Unprocessable):
 
 class UrlFetchFailed(Unprocessable):
     code, title = "url_fetch_failed", "The URL could not be fetched"
+
+
+class ModelNotLoaded(Unprocessable):
+    code, title = "model_not_loaded", "The bundle cannot be loaded"
 
 
 class TooManyRequests(BinderyError):

@@ -20,7 +20,7 @@ class Settings(BaseSettings):
         env_prefix="BINDERY_", env_nested_delimiter="__", frozen=True, extra="forbid", hide_input_in_errors=True
     )
 
-    bundle: str = Field("starter", description="name or directory of the bundle to serve")
+    bundle: str = Field("starter", description="name or directory of the bundle to serve; several with commas, the first is the default")
     bundles_dir: Path | None = Field(None, description="where bundles are looked up by name, before the packaged ones")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     max_batch: int = Field(16, gt=0, description="most items of one graph run")
     cache_bytes: int = Field(64 * MIB, ge=0, description="vectors kept by their input's content, in bytes (0: none)")
     canary_seconds: float = Field(60.0, ge=0, description="how long after a check of one graph's canary the next is due, when idle")
+    models_memory_bytes: int | None = Field(
+        None, gt=0, description="what the loaded models may take together, by an estimate from their files; default: no bound"
+    )
     drain_seconds: float = Field(20.0, ge=0, description="how long a stopping server finishes what it has accepted")
     body_floor_bytes_per_s: int = Field(4096, ge=0, description="a body slower than this over ten seconds is cut (0: never)")
     cors_origins: tuple[str, ...] = Field((), description="origins that browsers may call from; none by default")
@@ -46,6 +49,10 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least severe lines that are logged")
     log_json: bool = Field(False, description="one JSON object a line instead of readable text")
     limits: Limits = Limits()
+
+    def bundle_names(self) -> tuple[str, ...]:
+        """Names or directories, the default one first."""
+        return tuple(name.strip() for name in self.bundle.split(","))
 
     def bundle_places(self) -> tuple[Path, ...]:
         return () if self.bundles_dir is None else (self.bundles_dir,)

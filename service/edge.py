@@ -70,6 +70,7 @@ class Edge:
             await problem_response(request, fault)(scope, incoming.receive, outgoing.send)
         finally:
             incoming.close()
+            exchange.end()
 
     def _record(self, scope: Scope, outgoing: _Outgoing, exchange: Exchange) -> None:
         status = outgoing.status or CLIENT_GONE

@@ -13,12 +13,11 @@ from typing import Literal
 
 import structlog
 
-from bindery.bundle import Bundle
 from bindery.engine.admission import Seat
 from bindery.engine.embedded import Embedded
 from bindery.engine.engine import Engine
 from bindery.engine.lanes import Priority
-from bindery.errors import BinderyError, InternalError, UnknownModel
+from bindery.errors import BinderyError, InternalError
 from service.exchange import Exchange
 from service.inputs import Item, as_text
 from service.problems import Several
@@ -85,12 +84,6 @@ def total_usage(outcomes: Iterable[Outcome]) -> dict[str, float]:
             for unit, amount in outcome.usage.items():
                 total[unit] = total.get(unit, 0.0) + amount
     return {unit: int(amount) if float(amount).is_integer() else round(amount, 3) for unit, amount in total.items()}
-
-
-def check_model(wanted: str | None, bundle: Bundle) -> None:
-    """Raises `UnknownModel` for any name but the served bundle's: a vector of another model must not pass unnoticed."""
-    if wanted is not None and wanted != bundle.name:
-        raise UnknownModel(f"model {wanted[:200]!r} is not served here; this server has {bundle.name!r}", pointer="/model")
 
 
 async def _embed(engine: Engine, item: Item, *, deadline: float, priority: Priority, seat: Seat | None = None) -> Outcome:

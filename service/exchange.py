@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import get_args
 
@@ -35,6 +35,7 @@ class Exchange:
     ends: float | None = None
     asked_ms: int | None = None
     """What `X-Request-Timeout-Ms` asked for, already bounded."""
+    endings: list[Callable[[], None]] = field(default_factory=list)
 
     @classmethod
     def begin(cls, headers: Headers, fetcher: Fetcher) -> Exchange:
@@ -67,6 +68,14 @@ class Exchange:
         """Items run side by side, so a stage of the request lasts as long as its slowest item."""
         for stage, milliseconds in stages_ms.items():
             self.stages_ms[stage] = max(self.stages_ms.get(stage, 0.0), milliseconds)
+
+    def at_the_end(self, call: Callable[[], None]) -> None:
+        """Call it when the request has its answer, or nobody waits for one any more."""
+        self.endings.append(call)
+
+    def end(self) -> None:
+        while self.endings:
+            self.endings.pop()()
 
     def elapsed_ms(self) -> float:
         return (time.monotonic() - self.started) * 1000

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from bindery.bundle import Bundle
+from bindery.engine.engine import Engine
 from bindery.errors import BinderyError, InvalidParameter, TooLong, TooManyBytes, TooManyItems, UnsupportedMedia, UrlNotAllowed
 from bindery.kinds import parse_options
 from bindery.limits import Limits
@@ -23,6 +24,7 @@ from bindery.media.source import Source
 from bindery.spec import Options
 from bindery.vectors import Vectors
 from service.body import chunks_of
+from service.exchange import exchange_of
 from service.json_body import is_json, media_type, off_loop, read_json
 from service.multipart import FieldPart, FilePart, Part, read_form
 from service.problems import invalid_parameters
@@ -48,37 +50,44 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Inputs(Generic[P]):
+    engine: Engine
     items: list[Item]
     parameters: P
 
 
 @asynccontextmanager
 async def read_inputs(request: Request, modality: str, body: type[InputsBody], parameters: type[P]) -> AsyncIterator[Inputs[P]]:
-    """Items of one modality with their parameters, from any of the three forms. Uploaded files live as long as the context.
+    """Items of one modality with their parameters and the engine of the model they name. Uploaded files live as long as the context.
 
-    Raises `UnknownModality` before the body is read, and what reading raises.
+    Raises `UnknownModality` and `UnknownModel`, when it can before the body is read, and what reading raises.
     """
-    state = state_of(request)
-    kind = state.bundle.modality(modality).kind
+    state, exchange = state_of(request), exchange_of(request)
+    state.models.check_modality(modality)
     content_type = media_type(request)
     if is_json(content_type):
         document = await read_json(request, body)
+        engine = state.models.held(document.model, exchange)
+        kind = engine.bundle.modality(modality).kind
         check_count(len(document.inputs), kind, state.limits)
         options = parse_options(kind, document.options)
         size = sum(one.size_chars for one in document.inputs)
         items = await off_loop(size, _json_items, document.inputs, modality, kind, options, state.limits)
         chosen = {name: getattr(document, name) for name in parameters.model_fields}
-        yield Inputs(items, parameters.model_validate(chosen))
+        yield Inputs(engine, items, parameters.model_validate(chosen))
     elif content_type == "multipart/form-data":
         async with read_form(request) as parts:
-            yield await asyncio.to_thread(_form_inputs, parts, modality, state.bundle, parameters, state.limits)
+            named = next((part.text for part in parts if isinstance(part, FieldPart) and part.field == "model"), None)
+            engine = state.models.held(named, exchange)
+            yield await asyncio.to_thread(_form_inputs, parts, modality, engine, parameters, state.limits)
     else:
+        engine = state.models.held(request.query_params.get("model"), exchange)
+        kind = engine.bundle.modality(modality).kind
         async with _read_raw(request, content_type, kind) as source:
             values, rest = split_fields([(name, value) for name, value in request.query_params.multi_items()], parameters)
             name = values.pop("name", "body")
             options = parse_options(kind, rest)
             item = _media_item(Source(str(name), source.path, source.data), modality, kind, options, "/inputs/0", state.limits)
-            yield Inputs([item], _parameters(parameters, values))
+            yield Inputs(engine, [item], _parameters(parameters, values))
 
 
 def check_count(count: int, kind: str, limits: Limits, pointer: str = "/inputs") -> None:
@@ -189,8 +198,8 @@ def _media_item(source: Source, modality: str, kind: str, options: Options | Non
     return Item(source.name, modality, as_text(source, limits), options, pointer)
 
 
-def _form_inputs(parts: Sequence[Part], modality: str, bundle: Bundle, parameters: type[P], limits: Limits) -> Inputs[P]:
-    kind = bundle.modality(modality).kind
+def _form_inputs(parts: Sequence[Part], modality: str, engine: Engine, parameters: type[P], limits: Limits) -> Inputs[P]:
+    kind = engine.bundle.modality(modality).kind
     inputs = [part for part in parts if part.field in ("file", "text")]
     stray = next((part.field for part in parts if isinstance(part, FilePart) and part.field != "file"), None)
     if stray is not None:
@@ -201,7 +210,7 @@ def _form_inputs(parts: Sequence[Part], modality: str, bundle: Bundle, parameter
     )
     options = parse_options(kind, rest)
     items = [form_item(part, f"/inputs/{index}", modality, kind, options, limits) for index, part in enumerate(inputs)]
-    return Inputs(items, _parameters(parameters, values))
+    return Inputs(engine, items, _parameters(parameters, values))
 
 
 @asynccontextmanager

@@ -13,8 +13,8 @@ from bindery.vectors import Vectors
 from bindery.zeroshot import expand_labels, label_vectors
 from service.observe import Metrics
 
-Key = tuple[str, tuple[str, ...]]
-"""A label and the templates that it was averaged over. The bundle is fixed for the life of the cache."""
+Key = tuple[str, str, str, tuple[str, ...]]
+"""The bundle's digest, the precision it runs in, a label, and the templates that it was averaged over."""
 
 CAPACITY = 20_000  # at 768 float32 each: 60 MB
 TEXTS_AT_ONCE = 64  # a thousand labels in a hundred templates must not fill the queue for everyone else
@@ -33,7 +33,8 @@ class LabelVectors:
         """``(L, d)`` unit vectors in the labels' order. Raises `InvalidParameter` and what the engine raises."""
         expand_labels(labels, templates)  # complains about blank labels and broken templates before anything is embedded
         ways = tuple(templates)
-        found = {label: self._kept[label, ways] for label in labels if (label, ways) in self._kept}
+        keys: dict[str, Key] = {label: (engine.bundle.digest, engine.policy.precision, label, ways) for label in labels}
+        found = {label: self._kept[key] for label, key in keys.items() if key in self._kept}
         missing = list(dict.fromkeys(label for label in labels if label not in found))
         self._metrics.label_cache.labels("hit").inc(len(found))
         self._metrics.label_cache.labels("miss").inc(len(missing))
@@ -41,7 +42,7 @@ class LabelVectors:
             texts = await _embed_texts(engine, expand_labels(missing, ways), deadline)
             found.update(zip(missing, label_vectors(texts, len(ways)), strict=True))
         for label, vector in found.items():
-            self._keep((label, ways), vector)
+            self._keep(keys[label], vector)
         return np.stack([found[label] for label in labels])
 
     def _keep(self, key: Key, vector: Vectors) -> None:

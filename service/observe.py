@@ -8,7 +8,6 @@ from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from bindery.bundle import Bundle
 from bindery.engine.engine import Engine
 from bindery.engine.events import (
     Admitted,
@@ -23,6 +22,9 @@ from bindery.engine.events import (
     Refused,
     WorkerReplaced,
 )
+
+Of = tuple[str, str]
+"""A model and one of its modalities."""
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -42,25 +44,34 @@ TABLE: tuple[Metric, ...] = (
     Metric("histogram", "bindery_request_seconds", "time from a request's first byte to its answer", ("route",)),
     Metric("counter", "bindery_request_body_bytes_total", "bytes of request bodies read"),
     Metric("gauge", "bindery_requests_in_flight", "HTTP requests being worked on"),
-    Metric("counter", "bindery_items_admitted_total", "items that the engine took", ("modality",)),
-    Metric("counter", "bindery_items_refused_total", "items that the engine did not take", ("modality", "code")),
-    Metric("counter", "bindery_items_finished_total", "items that became a vector", ("modality",)),
-    Metric("counter", "bindery_items_failed_total", "items taken that became an error", ("modality", "code")),
+    Metric("counter", "bindery_items_admitted_total", "items that the engine took", ("model", "modality")),
+    Metric("counter", "bindery_items_refused_total", "items that the engine did not take", ("model", "modality", "code")),
+    Metric("counter", "bindery_items_finished_total", "items that became a vector", ("model", "modality")),
+    Metric("counter", "bindery_items_failed_total", "items taken that became an error", ("model", "modality", "code")),
     Metric(
-        "counter", "bindery_items_dropped_total", "items taken whose caller went away, by the stage they were in", ("modality", "stage")
+        "counter",
+        "bindery_items_dropped_total",
+        "items taken whose caller went away, by the stage they were in",
+        ("model", "modality", "stage"),
     ),
-    Metric("histogram", "bindery_stage_seconds", "time of one item in one stage", ("modality", "stage")),
-    Metric("histogram", "bindery_batch_items", "items of one run of a graph", ("modality",), BATCHES),
-    Metric("histogram", "bindery_batch_seconds", "time of one run of a graph", ("modality",)),
+    Metric("histogram", "bindery_stage_seconds", "time of one item in one stage", ("model", "modality", "stage")),
+    Metric("histogram", "bindery_batch_items", "items of one run of a graph", ("model", "modality"), BATCHES),
+    Metric("histogram", "bindery_batch_seconds", "time of one run of a graph", ("model", "modality")),
     Metric("counter", "bindery_workers_replaced_total", "decoder processes that died or were killed", ("reason",)),
-    Metric("counter", "bindery_loop_restarts_total", "batching loops that ended by a surprise and were begun again", ("modality",)),
-    Metric("gauge", "bindery_run_seconds", "how long the present run of a graph has lasted; 0 when none runs"),
-    Metric("gauge", "bindery_queue_wait_seconds", "estimated time until the work that waits is done"),
-    Metric("gauge", "bindery_queue_bytes", "bytes of files in memory and of tensors, of items waiting or in work"),
-    Metric("gauge", "bindery_queue_items", "items waiting or in work"),
-    Metric("gauge", "bindery_ready", "1 when the engine takes work, nothing in it hangs, and its canary has not moved"),
-    Metric("gauge", "bindery_bundle_info", "always 1; the bundle that is served", ("bundle", "version", "space")),
-    Metric("counter", "bindery_cache_total", "items by how they got their vector: hit, coalesced or miss", ("modality", "result")),
+    Metric("counter", "bindery_loop_restarts_total", "batching loops that ended by a surprise and were begun again", ("model", "modality")),
+    Metric("gauge", "bindery_run_seconds", "how long the present run of a graph has lasted; 0 when none runs", ("model",)),
+    Metric("gauge", "bindery_queue_wait_seconds", "estimated time until the work that waits is done", ("model",)),
+    Metric("gauge", "bindery_queue_bytes", "bytes of files in memory and of tensors, of items waiting or in work", ("model",)),
+    Metric("gauge", "bindery_queue_items", "items waiting or in work", ("model",)),
+    Metric("gauge", "bindery_ready", "1 when the engine takes work, nothing in it hangs, and its canary has not moved", ("model",)),
+    Metric("gauge", "bindery_bundle_info", "always 1; the bundle that is served", ("model", "bundle", "version", "space")),
+    Metric(
+        "gauge",
+        "bindery_tower_info",
+        "always 1; what runs a modality's graph",
+        ("model", "modality", "runtime", "provider", "device", "precision"),
+    ),
+    Metric("counter", "bindery_cache_total", "items by how they got their vector: hit, coalesced or miss", ("model", "modality", "result")),
     Metric("counter", "bindery_label_cache_total", "labels looked up in the cache of label vectors", ("result",)),
 )
 
@@ -87,23 +98,39 @@ class Metrics:
         self._counters["bindery_requests_total"].labels(method, route, str(status)).inc()
         self._histograms["bindery_request_seconds"].labels(route).observe(seconds)
 
-    def watch_queue(self, engine: Engine) -> None:
-        self._gauges["bindery_queue_items"].set_function(lambda: engine.queued)
-        self._gauges["bindery_ready"].set_function(lambda: float(engine.state == "ready" and engine.trouble() is None))
-        self._gauges["bindery_run_seconds"].set_function(lambda: engine.running_s)
-        self._gauges["bindery_queue_wait_seconds"].set_function(lambda: engine.queue.wait_ms("batch") / 1000)
-        self._gauges["bindery_queue_bytes"].set_function(lambda: engine.queue.bytes)
+    def watch(self, engine: Engine) -> None:
+        """Show the engine's state under its name, until `forget`."""
+        name, manifest = engine.name, engine.bundle.manifest
+        gauges = self._gauges
+        gauges["bindery_queue_items"].labels(name).set_function(lambda: engine.queued)
+        gauges["bindery_ready"].labels(name).set_function(lambda: float(engine.state == "ready" and engine.trouble() is None))
+        gauges["bindery_run_seconds"].labels(name).set_function(lambda: engine.running_s)
+        gauges["bindery_queue_wait_seconds"].labels(name).set_function(lambda: engine.queue.wait_ms("batch") / 1000)
+        gauges["bindery_queue_bytes"].labels(name).set_function(lambda: engine.queue.bytes)
+        gauges["bindery_bundle_info"].labels(name, manifest.name, manifest.version, manifest.space).set(1)
+        for modality, encoder in engine.encoders.items():
+            gauges["bindery_tower_info"].labels(name, modality, encoder.runtime, encoder.provider, encoder.device, encoder.precision).set(1)
 
-    def listener(self, bundle: Bundle) -> Listener:
+    def forget(self, name: str) -> None:
+        """Drop the gauges of a model that is no longer served; what was counted of it stays."""
+        for row in TABLE:
+            if row.kind == "gauge" and "model" in row.labels:
+                self._gauges[row.name].remove_by_labels({"model": name})
+
+    def worker_replaced(self, reason: str) -> None:
+        self._counters["bindery_workers_replaced_total"].labels(reason).inc()
+
+    def listener(self, engine: Engine) -> Listener:
         """What the engine shall call with its events."""
-        manifest = bundle.manifest
-        self._gauges["bindery_bundle_info"].labels(manifest.name, manifest.version, manifest.space).set(1)
-        known = set(manifest.modalities)
+        known = set(engine.bundle.manifest.modalities)
 
         def listen(event: Event) -> None:
+            if isinstance(event, WorkerReplaced):
+                self.worker_replaced(event.reason)
+                return
             # A name from a URL must not become a new time series for ever.
-            modality = event.modality if not isinstance(event, WorkerReplaced) and event.modality in known else "unknown"
-            _RECORDERS[type(event)](self, modality, event)
+            modality = event.modality if event.modality in known else "unknown"
+            _RECORDERS[type(event)](self, (engine.name, modality), event)
 
         return listen
 
@@ -115,45 +142,41 @@ class Metrics:
         else:
             self._histograms[row.name] = Histogram(row.name, row.help, row.labels, registry=self._registry, buckets=row.buckets)
 
-    def _admitted(self, modality: str, _: Event) -> None:
-        self._counters["bindery_items_admitted_total"].labels(modality).inc()
+    def _admitted(self, of: Of, _: Event) -> None:
+        self._counters["bindery_items_admitted_total"].labels(*of).inc()
 
-    def _refused(self, modality: str, event: Event) -> None:
+    def _refused(self, of: Of, event: Event) -> None:
         assert isinstance(event, Refused)
-        self._counters["bindery_items_refused_total"].labels(modality, event.code).inc()
+        self._counters["bindery_items_refused_total"].labels(*of, event.code).inc()
 
-    def _cache_lookup(self, modality: str, event: Event) -> None:
+    def _cache_lookup(self, of: Of, event: Event) -> None:
         assert isinstance(event, CacheLookup)
-        self._counters["bindery_cache_total"].labels(modality, event.found).inc()
+        self._counters["bindery_cache_total"].labels(*of, event.found).inc()
 
-    def _finished(self, modality: str, event: Event) -> None:
+    def _finished(self, of: Of, event: Event) -> None:
         assert isinstance(event, Finished)
-        self._counters["bindery_items_finished_total"].labels(modality).inc()
+        self._counters["bindery_items_finished_total"].labels(*of).inc()
         for stage, milliseconds in event.stages_ms.items():
-            self._histograms["bindery_stage_seconds"].labels(modality, stage).observe(milliseconds / 1000)
+            self._histograms["bindery_stage_seconds"].labels(*of, stage).observe(milliseconds / 1000)
 
-    def _failed(self, modality: str, event: Event) -> None:
+    def _failed(self, of: Of, event: Event) -> None:
         assert isinstance(event, Failed)
-        self._counters["bindery_items_failed_total"].labels(modality, event.code).inc()
+        self._counters["bindery_items_failed_total"].labels(*of, event.code).inc()
 
-    def _dropped(self, modality: str, event: Event) -> None:
+    def _dropped(self, of: Of, event: Event) -> None:
         assert isinstance(event, Dropped)
-        self._counters["bindery_items_dropped_total"].labels(modality, event.stage).inc()
+        self._counters["bindery_items_dropped_total"].labels(*of, event.stage).inc()
 
-    def _loop_restarted(self, modality: str, _: Event) -> None:
-        self._counters["bindery_loop_restarts_total"].labels(modality).inc()
+    def _loop_restarted(self, of: Of, _: Event) -> None:
+        self._counters["bindery_loop_restarts_total"].labels(*of).inc()
 
-    def _batch_run(self, modality: str, event: Event) -> None:
+    def _batch_run(self, of: Of, event: Event) -> None:
         assert isinstance(event, BatchRun)
-        self._histograms["bindery_batch_items"].labels(modality).observe(event.items)
-        self._histograms["bindery_batch_seconds"].labels(modality).observe(event.infer_ms / 1000)
-
-    def _worker_replaced(self, _: str, event: Event) -> None:
-        assert isinstance(event, WorkerReplaced)
-        self._counters["bindery_workers_replaced_total"].labels(event.reason).inc()
+        self._histograms["bindery_batch_items"].labels(*of).observe(event.items)
+        self._histograms["bindery_batch_seconds"].labels(*of).observe(event.infer_ms / 1000)
 
 
-_RECORDERS: dict[type[Event], Callable[[Metrics, str, Event], None]] = {
+_RECORDERS: dict[type[Event], Callable[[Metrics, Of, Event], None]] = {
     Admitted: Metrics._admitted,
     Refused: Metrics._refused,
     CacheLookup: Metrics._cache_lookup,
@@ -162,5 +185,4 @@ _RECORDERS: dict[type[Event], Callable[[Metrics, str, Event], None]] = {
     Dropped: Metrics._dropped,
     LoopRestarted: Metrics._loop_restarted,
     BatchRun: Metrics._batch_run,
-    WorkerReplaced: Metrics._worker_replaced,
 }

@@ -1,21 +1,23 @@
-"""What the routes share: settings, the engine in its life cycle, caches and stores. One `State` per application."""
+"""What the routes share: settings, the models from their start to their end, caches and stores. One `State` per application."""
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
 from fastapi import Request
 
-from bindery.bundle import Bundle, find_bundle, open_bundle
+from bindery.bundle import Bundle, find_bundle
 from bindery.collections import Store
-from bindery.engine.engine import Engine, EnginePolicy
+from bindery.engine.engine import Engine
 from bindery.errors import BinderyError, EngineDown, Starting
 from bindery.limits import Limits
 from bindery.settings import Settings
 from service.labels import LabelVectors
+from service.models import Models
 from service.observe import Metrics
 from service.remote import Fetcher, policy_of
 
@@ -30,7 +32,8 @@ class State:
         self.metrics = Metrics()
         self.fetcher = fetcher or Fetcher(policy_of(settings), settings.limits)
         self.label_vectors = LabelVectors(self.metrics)
-        self._engine: Engine | None = None
+        self._models = Models(settings, self.metrics)
+        self._ready = False
         self._store: Store | None = None
         self._failure: BinderyError | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -41,13 +44,18 @@ class State:
         return self.settings.limits
 
     @property
-    def engine(self) -> Engine:
-        """The engine once its bundle is open. Raises `Starting`, `EngineDown`."""
+    def models(self) -> Models:
+        """The models once those of the settings are loaded. Raises `Starting`, `EngineDown`."""
         if self._failure is not None:
             raise EngineDown("the bundle could not be loaded; the server's log says why", retry_after_ms=30_000)
-        if self._engine is None or self._engine.state == "starting":
+        if not self._ready:
             raise Starting("the models are still being loaded", retry_after_ms=1000)
-        return self._engine
+        return self._models
+
+    @property
+    def engine(self) -> Engine:
+        """The default model's, as of now. Raises as `models`; what lasts as long as a request takes `models.held`."""
+        return self.models.default
 
     @property
     def bundle(self) -> Bundle:
@@ -55,14 +63,14 @@ class State:
 
     @property
     def store(self) -> Store:
-        """Collections and label sets; synchronous, so call it in a thread. Raises as `engine` does: without a bundle there is no space."""
-        _ = self.engine
+        """Collections and label sets; synchronous, so call it in a thread. Raises as `models` does: without a bundle there is no space."""
+        _ = self.models
         assert self._store is not None, "the store is opened before the engine is. This is a bug."
         return self._store
 
     @property
     def failed(self) -> bool:
-        return self._failure is not None or (self._engine is not None and self._engine.state == "failed")
+        return self._failure is not None or any(engine.state == "failed" for engine in self._models.engines)
 
     @property
     def spool(self) -> Path:
@@ -76,40 +84,34 @@ class State:
         Raises `BundleNotFound` when there is nothing to start, and `CatalogDamaged`, `CatalogTooNew`, `InvalidParameter` for the
         data directory: a server that could never be ready shall not begin to listen.
         """
-        directory = find_bundle(self.settings.bundle, self.settings.bundle_places())
+        directories = [find_bundle(name, self.settings.bundle_places()) for name in self.settings.bundle_names()]
         self._store = await asyncio.to_thread(Store, self.settings.data_dir, self.limits)
         self._spool = tempfile.TemporaryDirectory(prefix="bindery-uploads-")
-        self._starting = asyncio.create_task(self._start(directory), name="engine-start")
+        self._starting = asyncio.create_task(self._start(directories), name="engine-start")
 
     async def close(self) -> None:
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
-        if self._engine is not None:
-            await self._engine.stop(self.settings.drain_seconds)
+        await self._models.close(self.settings.drain_seconds)
         if self._store is not None:
             await asyncio.to_thread(self._store.close)
         self.fetcher.close()
         if self._spool is not None:
             await asyncio.to_thread(self._spool.cleanup)
 
-    async def _start(self, directory: Path) -> None:
+    async def _start(self, directories: Sequence[Path]) -> None:
         try:
-            bundle = await asyncio.to_thread(open_bundle, directory)
-            engine = Engine(bundle, self.limits, EnginePolicy.of(self.settings))
-            engine.listen(self.metrics.listener(bundle))
-            self.metrics.watch_queue(engine)
-            self._engine = engine
-            await engine.start()
+            await self._models.start(directories)
         except BinderyError as error:
             self._failure = error
-            log.error("start failed", code=error.code, detail=error.detail, bundle=str(directory))
+            log.error("start failed", code=error.code, detail=error.detail, bundle=self.settings.bundle)
         except Exception as error:
             self._failure = EngineDown("the engine could not be started")
             self._failure.__cause__ = error
-            log.exception("start failed", bundle=str(directory))
+            log.exception("start failed", bundle=self.settings.bundle)
         else:
-            log.info("ready", bundle=bundle.name, version=bundle.manifest.version, space=bundle.manifest.space)
+            self._ready = True
 
 
 def state_of(request: Request) -> State:

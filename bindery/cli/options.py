@@ -50,7 +50,7 @@ def open_model(settings: Settings) -> Embedder:
     from bindery.bundle import find_bundle, open_bundle
     from bindery.embedder import Embedder
 
-    bundle = open_bundle(find_bundle(settings.bundle, settings.bundle_places()))
+    bundle = open_bundle(find_bundle(settings.bundle_names()[0], settings.bundle_places()))
     return Embedder(bundle, device=settings.device, precision=settings.precision, threads=settings.threads, limits=settings.limits)
 
 

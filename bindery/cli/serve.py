@@ -61,5 +61,6 @@ def _check(settings: Settings) -> None:
     from bindery.bundle import find_bundle
     from bindery.collections import Store
 
-    find_bundle(settings.bundle, settings.bundle_places())
+    for name in settings.bundle_names():
+        find_bundle(name, settings.bundle_places())
     Store(settings.data_dir, settings.limits).close()

@@ -62,6 +62,8 @@ class Encoding:
             task.cancel()
         await asyncio.gather(*self._loops.values(), return_exceptions=True)
         await asyncio.to_thread(self._thread.shutdown)
+        self._batchers.clear()
+        self.encoders.clear()  # which frees the graphs' memory now, and not when the cycles around them are found
 
     async def infer(self, modality: str, tensors: Tensors, deadline: float | None, priority: Priority = "batch") -> Inferred:
         """One item's vector. Raises `DeadlineExceeded`, `EngineDown`, `InternalError`."""

@@ -93,9 +93,21 @@ class _Item:
 
 
 class Engine:
-    """One bundle on one device. Made and used on one event loop; `listen`ers are called on it."""
+    """One bundle on one device, under one name. Made and used on one event loop; `listen`ers are called on it."""
 
-    def __init__(self, bundle: Bundle, limits: Limits, policy: EnginePolicy, open_encoder: OpenEncoder = open_encoder) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        limits: Limits,
+        policy: EnginePolicy,
+        open_encoder: OpenEncoder = open_encoder,
+        *,
+        name: str | None = None,
+        pool: DecodePool | None = None,
+    ) -> None:
+        """``name``: what it is called where it is served; default: the bundle's. ``pool``: decoders that are shared, and whose
+        owner starts and stops them; default: its own."""
+        self.name = name or bundle.name
         self.bundle = bundle
         self.limits = limits
         self.policy = policy
@@ -107,7 +119,8 @@ class Engine:
         self._idle.set()
         self._cache = VectorCache(policy.cache_bytes)
         costs = self._costs = Costs()
-        self._pool = DecodePool(policy.decode_workers, limits, lambda reason: self._emit(WorkerReplaced(reason)))
+        self._shares_pool = pool is not None
+        self._pool = pool or DecodePool(policy.decode_workers, limits, lambda reason: self._emit(WorkerReplaced(reason)))
         self._preparation = Preparation(bundle, limits, self._pool, costs)
         self._encoding = Encoding(bundle, costs, max_batch=policy.max_batch, canary_s=policy.canary_s, emit=self._emit, on_dead=self._die)
         self.queue = Admission(limits, self._preparation.width)
@@ -122,7 +135,8 @@ class Engine:
     async def start(self) -> None:
         """Load every graph, start the decoders, and run each graph once. Raises `BundleError`s; the state is then `failed`."""
         try:
-            ended = await asyncio.gather(asyncio.to_thread(self._pool.start), asyncio.to_thread(self._open), return_exceptions=True)
+            beginnings = [self._open] if self._shares_pool else [self._open, self._pool.start]
+            ended = await asyncio.gather(*map(asyncio.to_thread, beginnings), return_exceptions=True)
             for error in ended:  # both have ended: what one has begun can be taken down
                 if error is not None:
                     raise error
@@ -139,7 +153,8 @@ class Engine:
             await asyncio.wait([asyncio.ensure_future(self._idle.wait())], timeout=drain_s)
         self.state = "stopped"
         await self._encoding.stop()
-        await asyncio.to_thread(self._pool.stop)
+        if not self._shares_pool:
+            await asyncio.to_thread(self._pool.stop)
         self._preparation.close()
 
     def trouble(self) -> str | None:

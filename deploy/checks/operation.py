@@ -74,6 +74,17 @@ def models(service: Service) -> str:
     return f"{service.model}: {'; '.join(running)}"
 
 
+def a_model_comes_and_goes(service: Service) -> str:
+    """The packaged starter under a second name, beside what is served; then it is unloaded."""
+    name = service.a_name()
+    path = service.will_make(f"/v1/models/{segments(name)}")
+    service.client.call("PUT", path, json_body={"bundle": "starter"}, status=201)
+    told = service.client.call("POST", "/v1/embeddings", json_body={"input": "a dog", "model": name}).json()
+    expect(told["model"] == name, f"asked {name}, answered {told['model']}")
+    service.client.call("DELETE", path, status=204)
+    return name
+
+
 def modalities(service: Service) -> str:
     told = service.client.call("GET", "/v1/modalities").json()
     for entry in told["modalities"]:
@@ -103,6 +114,7 @@ OPERATION_CHECKS = (
     the_page_and_what_it_needs,
     documentation,
     models,
+    a_model_comes_and_goes,
     modalities,
     limits,
     each_reply_says_who_and_how_long,

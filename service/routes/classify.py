@@ -17,7 +17,7 @@ from bindery.limits import Limits
 from bindery.vectors import Vectors
 from bindery.zeroshot import expand_labels, probabilities
 from service.answers import Json
-from service.embedding import Outcome, check_model, embed_items, settle, total_usage
+from service.embedding import Outcome, embed_items, settle, total_usage
 from service.exchange import exchange_of
 from service.inputs import Item, read_inputs
 from service.json_body import read_json
@@ -44,10 +44,8 @@ EXAMPLE = {"inputs": [{"data": "data:audio/wav;base64,UklGRg…"}], "labels": ["
 async def classify(modality: str, request: Request) -> Response:
     """Zero-shot: the labels become texts, and each item's probabilities are a softmax over its similarities to them."""
     state, exchange = state_of(request), exchange_of(request)
-    engine = state.engine
     async with read_inputs(request, modality, ClassifyBody, ClassifyParameters) as inputs:
-        parameters = inputs.parameters
-        check_model(parameters.model, engine.bundle)
+        engine, parameters = inputs.engine, inputs.parameters
         entry = engine.bundle.modality(modality)
         labels, templates = await _labels(state, parameters, entry.prompts)
         words = await state.label_vectors.of(engine, labels, templates, exchange.deadline(state.limits))
@@ -56,7 +54,7 @@ async def classify(modality: str, request: Request) -> Response:
     best = _Best(labels, words, entry.logit_scale or 1.0, parameters.top_k)
     return Json(
         {
-            "model": engine.bundle.name,
+            "model": engine.name,
             "space": engine.bundle.manifest.space,
             "modality": modality,
             "items": [best.row(index, item, outcome) for index, (item, outcome) in enumerate(zip(inputs.items, outcomes, strict=True))],

@@ -32,14 +32,19 @@ async def list_collections(request: Request) -> Response:
 @router.put(
     "/v1/collections/{c}",
     summary="Create a collection",
-    responses={**ANSWER, 201: {"model": CollectionAnswer}, **problems(*JSON_ERRORS, e.AlreadyExists, e.TooManyItems, e.StorageFull)},
+    responses={
+        **ANSWER,
+        201: {"model": CollectionAnswer},
+        **problems(*JSON_ERRORS, e.UnknownModel, e.AlreadyExists, e.TooManyItems, e.StorageFull),
+    },
     openapi_extra=json_body(CollectionBody, {"fields": {"year": "integer", "place": "keyword"}}),
 )
 async def create_collection(c: str, request: Request) -> Response:
-    """In the space of the served bundle. 201 when it is new, 200 when it exists just so, 409 when it exists otherwise."""
+    """In the space of the named model, or the default one. 201 when it is new, 200 when it exists just so, 409 when it exists otherwise."""
     state = state_of(request)
-    store, manifest = state.store, state.bundle.manifest
+    store = state.store
     body = await read_json(request, CollectionBody, empty=b"{}")
+    manifest = state.models.get(body.model).bundle.manifest
 
     def create() -> tuple[bool, CollectionState]:
         is_new = c not in store

@@ -9,22 +9,21 @@ import numpy as np
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from bindery.bundle import Bundle
 from bindery.clips import Clip
 from bindery.engine.clips import EmbeddedClips
 from bindery.engine.embedded import Embedded
+from bindery.engine.engine import Engine
 from bindery.errors import BinderyError, InvalidParameter
 from bindery.spec import PartOptions
 from bindery.vectors import cut
 from service.answers import Json, Npy, accepted, on_the_wire
 from service.clips import embed_or_cut, takes_clips
-from service.embedding import Outcome, check_model, settle, total_usage
+from service.embedding import Outcome, settle, total_usage
 from service.exchange import exchange_of
 from service.inputs import Item, read_inputs
 from service.openapi import FILES, RAW, TEXTS, form_body, json_body, problems
 from service.routes.failures import MEDIA_ERRORS
 from service.schemas.embed import EmbedAnswer, EmbedBody, EmbedParameters
-from service.state import state_of
 
 router = APIRouter(tags=["embedding"])
 
@@ -48,10 +47,9 @@ async def embed(modality: str, request: Request) -> Response:
     A video or a sound with `clip_seconds` (and `clip_stride`) answers with its `clips`; with `pool=mean` also their mean.
     `Accept: application/x-npy` gives an `(n, d)` float32 array, when every item succeeded.
     """
-    engine, exchange, form = state_of(request).engine, exchange_of(request), accepted(request)
+    exchange, form = exchange_of(request), accepted(request)
     async with read_inputs(request, modality, EmbedBody, EmbedParameters) as inputs:
-        parameters = inputs.parameters
-        check_model(parameters.model, engine.bundle)
+        engine, parameters = inputs.engine, inputs.parameters
         width = cut(np.zeros(engine.bundle.manifest.dimension, np.float32), parameters.dimensions).shape[0]
         if form == "npy":
             _check_rows(inputs.items)
@@ -59,16 +57,16 @@ async def embed(modality: str, request: Request) -> Response:
         settle(inputs.items, outcomes, "fail" if form == "npy" else parameters.on_error)
     if form == "npy":
         return Npy(np.stack([cut(one.vector, parameters.dimensions) for one in outcomes if isinstance(one, Embedded)]))
-    return Json(_answer(engine.bundle, modality, width, inputs.items, outcomes, parameters))
+    return Json(_answer(engine, modality, width, inputs.items, outcomes, parameters))
 
 
 def _answer(
-    bundle: Bundle, modality: str, width: int, items: Sequence[Item], outcomes: Sequence[Outcome], parameters: EmbedParameters
+    engine: Engine, modality: str, width: int, items: Sequence[Item], outcomes: Sequence[Outcome], parameters: EmbedParameters
 ) -> dict[str, Any]:
     rows = [_row(index, item, outcome, parameters) for index, (item, outcome) in enumerate(zip(items, outcomes, strict=True))]
     return {
-        "model": bundle.name,
-        "space": bundle.manifest.space,
+        "model": engine.name,
+        "space": engine.bundle.manifest.space,
         "modality": modality,
         "dimension": width,
         "items": rows,

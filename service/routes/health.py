@@ -23,16 +23,14 @@ async def livez(request: Request) -> Response:
 
 @router.get("/readyz", summary="Does it take work?", responses=problems(Starting, Draining, EngineDown))
 async def readyz(request: Request) -> Response:
-    """200 while work is taken: the models are loaded, nothing hangs, and the canary sings as it did at the start."""
-    engine = state_of(request).engine
-    if engine.state == "draining":
+    """200 while work is taken: every model is loaded, nothing hangs, and the canaries sing as they did at the start."""
+    models = state_of(request).models
+    if models.default.state == "draining":
         raise Draining("the server is shutting down", retry_after_ms=5000)
-    if engine.state != "ready":
-        raise EngineDown("the inference engine is not running", retry_after_ms=30_000)
-    trouble = engine.trouble()
+    trouble = models.trouble()
     if trouble is not None:
         raise EngineDown(trouble, retry_after_ms=5000)
-    return Json({"status": "ready", "model": engine.bundle.name})
+    return Json({"status": "ready", "model": models.default.name})
 
 
 @router.get("/metrics", summary="Metrics for Prometheus")

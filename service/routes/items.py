@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from bindery import errors as e
-from bindery.collections import Item, check_space
+from bindery.collections import Item
 from service.answers import Json
 from service.exchange import exchange_of
 from service.indexing import Entry, Written, form_entries, json_entries, write
@@ -55,8 +55,8 @@ async def add_items(c: str, request: Request) -> Response:
     200 once what succeeded is on the disk; each item carries what became of it.
     """
     state, exchange = state_of(request), exchange_of(request)
-    engine, collection = state.engine, await find_collection(state, c)
-    check_space(collection.definition, engine.bundle.manifest.space, f"bundle {engine.bundle.name!r}")
+    collection = await find_collection(state, c)
+    engine = state.models.of_space(collection.definition, exchange)
     if media_type(request) == "multipart/form-data":
         async with read_form(request) as parts:
             entries = await asyncio.to_thread(form_entries, parts, engine.bundle, state.limits)

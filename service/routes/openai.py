@@ -9,7 +9,7 @@ from starlette.responses import Response
 from bindery.engine.embedded import Embedded
 from bindery.vectors import cut
 from service.answers import Json, on_the_wire
-from service.embedding import check_model, embed_items, settle, total_usage
+from service.embedding import embed_items, settle, total_usage
 from service.exchange import exchange_of
 from service.json_body import off_loop, read_json
 from service.openai_inputs import openai_items
@@ -30,9 +30,8 @@ router = APIRouter(tags=["embedding"])
 async def embeddings(request: Request) -> Response:
     """One embedding for each entry of `input`. It is all or nothing: one bad entry fails the request, and `errors` names it."""
     state, exchange = state_of(request), exchange_of(request)
-    engine = state.engine
     body = await read_json(request, EmbeddingsBody)
-    check_model(body.model, engine.bundle)
+    engine = state.models.held(body.model, exchange)
     cut(np.zeros(engine.bundle.manifest.dimension, np.float32), body.dimensions)
     items = await off_loop(exchange.bytes, openai_items, body.input, engine.bundle, state.limits)
     outcomes = await embed_items(engine, items, exchange)
@@ -46,7 +45,7 @@ async def embeddings(request: Request) -> Response:
                 {"object": "embedding", "index": index, "embedding": on_the_wire(row, body.encoding_format)}
                 for index, row in enumerate(rows)
             ],
-            "model": engine.bundle.name,
+            "model": engine.name,
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
     )

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from bindery import errors as e
-from bindery.collections import Hit, check_space
+from bindery.collections import Hit
 from service.answers import Json
 from service.exchange import exchange_of
 from service.json_body import media_type, off_loop, read_json
@@ -38,8 +38,8 @@ FORM = form_body({"file": {"type": "string", "format": "binary"}, **inlined(Sear
 async def search_collection(c: str, request: Request) -> Response:
     """Best hits first. With a file, `modality` says what the file is; `modalities` says which items to return."""
     state, exchange = state_of(request), exchange_of(request)
-    engine, collection = state.engine, await find_collection(state, c)
-    check_space(collection.definition, engine.bundle.manifest.space, f"bundle {engine.bundle.name!r}")
+    collection = await find_collection(state, c)
+    engine = state.models.of_space(collection.definition, exchange)
     if media_type(request) == "multipart/form-data":
         async with read_form(request) as parts:
             question = await asyncio.to_thread(form_question, parts, engine.bundle, state.limits)

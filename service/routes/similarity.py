@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from bindery.engine.embedded import Embedded
 from service.answers import Json
-from service.embedding import check_model, embed_items, settle, total_usage
+from service.embedding import embed_items, settle, total_usage
 from service.exchange import exchange_of
 from service.inputs import any_items
 from service.json_body import off_loop, read_json
@@ -29,9 +29,8 @@ router = APIRouter(tags=["embedding"])
 async def similarity(request: Request) -> Response:
     """The `(n, m)` matrix of cosines. All or nothing: one bad item fails the request, and `errors` names it."""
     state, exchange = state_of(request), exchange_of(request)
-    engine = state.engine
     body = await read_json(request, SimilarityBody)
-    check_model(body.model, engine.bundle)
+    engine = state.models.held(body.model, exchange)
     rows = await off_loop(exchange.bytes, any_items, body.left, engine.bundle, state.limits, "/left")
     columns = await off_loop(exchange.bytes, any_items, body.right, engine.bundle, state.limits, "/right")
     items = [*rows, *columns]
@@ -40,7 +39,7 @@ async def similarity(request: Request) -> Response:
     vectors = np.stack([one.vector for one in outcomes if isinstance(one, Embedded)])
     return Json(
         {
-            "model": engine.bundle.name,
+            "model": engine.name,
             "space": engine.bundle.manifest.space,
             "similarity": vectors[: len(rows)] @ vectors[len(rows) :].T,
             "usage": total_usage(outcomes),

@@ -1,10 +1,14 @@
-"""Answers of `/v1/models`, `/v1/modalities` and `/v1/limits`."""
+"""Bodies and answers of `/v1/models`, `/v1/modalities` and `/v1/limits`."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
+
+from bindery.bundle import Precision
+from bindery.runtime.open import Device
+from service.schemas.embed import Strict
 
 
 class Tower(BaseModel):
@@ -21,11 +25,26 @@ class Tower(BaseModel):
     )
 
 
+class ModelBody(Strict):
+    """What to load under the name. What is not said is as the server was started with."""
+
+    bundle: str | None = Field(
+        None,
+        min_length=1,
+        description="a directory below the bundles directory, or a packaged bundle's name; default: what has the name now",
+    )
+    precision: Precision | None = None
+    device: Device | None = None
+    default: bool = Field(False, description="whether it answers, from now on, requests that name no model")
+
+
 class ModelAnswer(BaseModel):
-    id: str
+    id: str = Field(description="the name that requests choose it by")
     object: Literal["model"] = "model"
     created: int = Field(description="always 0; a bundle does not say when it was made")
     owned_by: str
+    bundle: str = Field(description="the name that its manifest gives")
+    default: bool = Field(description="whether it answers requests that name no model")
     version: str
     licence: str
     space: str

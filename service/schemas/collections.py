@@ -17,6 +17,7 @@ class CollectionBody(Strict):
     fields: dict[str, FieldType] = Field(default_factory=dict, description="metadata names that filters may use, with their types")
     metric: Literal["cosine"] = "cosine"
     backend: Literal["local"] = "local"
+    model: str | None = Field(None, description="the model whose space it gets; without one, the default model")
 
 
 class CollectionAnswer(BaseModel):

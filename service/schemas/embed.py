@@ -54,7 +54,7 @@ class MediaInput(Strict):
 class Parameters(Strict):
     """What a request may say besides its inputs; as form fields, JSON members or (raw bodies) query parameters."""
 
-    model: str | None = Field(None, description="the served bundle's name; any other is `unknown_model`")
+    model: str | None = Field(None, description="a name of `GET /v1/models`; without one, the default model")
     on_error: Literal["partial", "fail"] = Field("partial", description="fail: all items or none")
 
 

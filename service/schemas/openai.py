@@ -24,7 +24,7 @@ class EmbeddingsBody(BaseModel):
         description="a string, token ids, or a list of strings, of lists of token ids, of data: URIs, or of parts "
         '`{"type": "text" | "image_url" | "input_audio" | "video_url" | a modality\'s name ...}`; each entry is one embedding'
     )
-    model: str | None = Field(None, description="the served bundle's name; any other is `unknown_model`")
+    model: str | None = Field(None, description="a name of `GET /v1/models`; without one, the default model")
     encoding_format: Encoding = "float"
     dimensions: int | None = Field(None, gt=0)
     user: str | None = Field(None, description="taken and not used")

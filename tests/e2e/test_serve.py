@@ -56,7 +56,10 @@ def test_what_was_accepted_is_finished_after_sigterm(process: tuple[subprocess.P
     asking = threading.Thread(target=lambda: answers.append(httpx.post(f"{address}/v1/embed/video", files=files, timeout=60)))
     asking.start()
     until = time.monotonic() + 30
-    while 'bindery_items_admitted_total{modality="video"} 24.0' not in httpx.get(f"{address}/metrics").text and asking.is_alive():
+    while (
+        'bindery_items_admitted_total{modality="video",model="starter"} 24.0' not in httpx.get(f"{address}/metrics").text
+        and asking.is_alive()
+    ):
         assert time.monotonic() < until
     os.kill(started.pid, signal.SIGTERM)
     asking.join(timeout=60)

@@ -146,7 +146,7 @@ def test_a_full_queue_refuses_a_request_as_a_whole(toy_settings: Settings, tmp_p
     with served(settings) as address, ThreadPoolExecutor(1) as others:
         for _ in range(10):
             busy = others.submit(httpx.post, f"{address}/v1/embed/image", files=[("file", ("a.png", large))] * 2, timeout=60)
-            while not busy.done() and "bindery_queue_items 2.0" not in httpx.get(f"{address}/metrics").text:
+            while not busy.done() and 'bindery_queue_items{model="toy"} 2.0' not in httpx.get(f"{address}/metrics").text:
                 pass
             refused = httpx.post(f"{address}/v1/embed/text", json={"inputs": ["one", "two"]})
             assert busy.result().status_code == 200
@@ -166,5 +166,5 @@ def test_trouble_in_the_engine_makes_it_unready_but_not_dead(client: httpx.Clien
         assert code(unready) == (503, "engine_down")
         assert "'image'" in unready.json()["detail"]
         assert client.get("/livez").status_code == 200
-        assert "bindery_ready 0.0" in client.get("/metrics").text
+        assert 'bindery_ready{model="toy"} 0.0' in client.get("/metrics").text
     assert client.get("/readyz").status_code == 200

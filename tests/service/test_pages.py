@@ -53,11 +53,11 @@ def test_metrics_count_what_happened(client: httpx.Client) -> None:
     for wanted in (
         'bindery_requests_total{method="POST",route="/v1/embed/{modality}",status="200"}',
         'bindery_requests_total{method="GET",route="unmatched",status="404"}',
-        'bindery_items_finished_total{modality="image"}',
-        'bindery_items_failed_total{code="unsupported_media",modality="image"}',
-        'bindery_stage_seconds_count{modality="image",stage="decode"}',
-        'bindery_batch_items_count{modality="image"}',
-        "bindery_ready 1.0",
+        'bindery_items_finished_total{modality="image",model="toy"}',
+        'bindery_items_failed_total{code="unsupported_media",modality="image",model="toy"}',
+        'bindery_stage_seconds_count{modality="image",model="toy",stage="decode"}',
+        'bindery_batch_items_count{modality="image",model="toy"}',
+        'bindery_ready{model="toy"} 1.0',
         'bindery_bundle_info{bundle="toy"',
         "process_resident_memory_bytes",
     ):
