@@ -37,13 +37,16 @@ _SPECS: dict[str, tuple[dict[str, Any], list[int | str]]] = {
     "depth": ({"size": SIZE}, _PIXELS),
     "thermal": ({"size": SIZE}, _PIXELS),
 }
+NAN_TEXT, RAISING_TEXT = "~", "í"
+"""With ``poisonous``: texts in which these stand become NaN, or make the runtime raise; all others are as ever."""
+
 _PROMPTS = {"image": ["a photo of a {}", "{}"], "audio": ["the sound of {}"]}
 
 
-def build_toy_bundle(directory: Path) -> Path:
+def build_toy_bundle(directory: Path, *, poisonous: bool = False) -> Path:
     """Write the bundle into ``directory`` (made if missing) and return it."""
     directory.mkdir(parents=True, exist_ok=True)
-    modalities = {"text": _text(directory)} | {kind: _media(directory, kind) for kind in _SPECS}
+    modalities = {"text": _text(directory, poisonous)} | {kind: _media(directory, kind) for kind in _SPECS}
     files = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != "manifest.json")
     manifest = {
         "format": 1,
@@ -87,7 +90,7 @@ def _media(root: Path, kind: str) -> dict[str, Any]:
     }
 
 
-def _text(root: Path) -> dict[str, Any]:
+def _text(root: Path, poisonous: bool) -> dict[str, Any]:
     nodes = [
         helper.make_node("Gather", ["embedding", "input_ids"], ["tokens"]),  # (batch, tokens, d)
         helper.make_node("Cast", ["attention_mask"], ["mask_float"], to=TensorProto.FLOAT),
@@ -103,6 +106,11 @@ def _text(root: Path) -> dict[str, Any]:
         "last_axis": np.array([2], dtype=np.int64),
         "token_axis": np.array([1], dtype=np.int64),
     }
+    if poisonous:
+        tokenizer = _tokenizer()
+        weights["embedding"][tokenizer.encode(NAN_TEXT, add_special_tokens=False).ids] = np.nan
+        assert VOCABULARY - 1 in tokenizer.encode(RAISING_TEXT).ids
+        weights["embedding"] = weights["embedding"][:-1]  # no row for it: `Gather` raises
     names = ("input_ids", "attention_mask")
     inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"]) for name in names]
     _save(root / "text/model.onnx", nodes, inputs, weights)
