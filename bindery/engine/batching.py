@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from bindery.decoded import Tensors
 from bindery.engine.lanes import Lanes, Priority
+from bindery.engine.padding import alike
 from bindery.errors import BinderyError, DeadlineExceeded, EngineDown, InternalError
 from bindery.runtime.collate import collate
 from bindery.runtime.encoder import Encoder
@@ -81,8 +82,8 @@ class Batcher:
                 await self._wake.wait()
                 async with self._runtime:
                     self._taken = self._take()
-                    if self._taken:
-                        await self._encode(self._taken)
+                    for batch in alike(self._taken, _length):
+                        await self._encode(batch)
                     self._taken = []
         except BaseException as error:
             self._failure = error
@@ -135,6 +136,11 @@ class Batcher:
         middle = len(batch) // 2
         await self._encode(batch[:middle])
         await self._encode(batch[middle:])
+
+
+def _length(item: _Ready) -> int:
+    """Tokens of a text; of other media all items have the same first axis."""
+    return int(next(iter(item.tensors.values())).shape[0])
 
 
 def _fail(item: _Ready, error: BinderyError, cause: BaseException | None = None) -> None:

@@ -72,6 +72,22 @@ async def test_a_batch_is_what_is_ready_when_the_runtime_frees_up(encoder: Gated
     assert all(np.array_equal(r.vector, a) for r, a in zip(results, alone, strict=True))  # type: ignore[attr-defined]
 
 
+async def test_short_texts_are_not_computed_as_long_as_the_longest(thread: ThreadPoolExecutor) -> None:
+    encoder = GatedEncoder()
+    lengths: list[tuple[int, ...]] = []
+    encode = encoder.encode
+    encoder.encode = lambda tensors: (lengths.append(tensors["pixel_values"].shape), encode(tensors))[1]  # type: ignore[method-assign]
+    texts = [{"pixel_values": np.full((length,), 1.0, np.float32)} for length in (40, 3, 8, 44)]
+    async with running(encoder, thread) as (batcher, _):
+        first = await begin(batcher, 0)
+        rest = [asyncio.create_task(batcher.infer(one, None)) for one in texts]
+        await asyncio.sleep(0.05)
+        encoder.gate.set()
+        results = await asyncio.gather(*first, *rest)
+    assert lengths[1:] == [(2, 8), (2, 44)]
+    assert len(results) == 5
+
+
 async def test_only_the_poison_item_of_a_batch_fails(encoder: GatedEncoder, thread: ThreadPoolExecutor) -> None:
     async with running(encoder, thread) as (batcher, _):
         first = await begin(batcher, 0)
