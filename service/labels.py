@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from bindery.engine.engine import Engine
+from bindery.engine.lanes import Priority
+from bindery.errors import BinderyError
 from bindery.vectors import Vectors
 from bindery.zeroshot import expand_labels, label_vectors
 from service.observe import Metrics
@@ -25,11 +28,30 @@ class LabelVectors:
         self._metrics = metrics
         self._capacity = capacity
         self._kept: OrderedDict[Key, Vectors] = OrderedDict()
+        self._ahead: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    async def of(self, engine: Engine, labels: Sequence[str], templates: Sequence[str], deadline: float | None) -> Vectors:
+    def begin(self, engine: Engine, labels: Sequence[str], ways: Iterable[Sequence[str]]) -> None:
+        """Compute the labels' vectors for each list of templates while others are served first, so that they are there when asked for."""
+        task = asyncio.create_task(self._compute(engine, labels, ways), name="label-vectors")
+        self._ahead.add(task)
+        task.add_done_callback(self._ahead.discard)
+
+    async def stop(self) -> None:
+        for task in self._ahead:
+            task.cancel()
+        await asyncio.gather(*self._ahead, return_exceptions=True)
+
+    async def of(
+        self,
+        engine: Engine,
+        labels: Sequence[str],
+        templates: Sequence[str],
+        deadline: float | None,
+        priority: Priority = "interactive",
+    ) -> Vectors:
         """``(L, d)`` unit vectors in the labels' order. Raises `InvalidParameter` and what the engine raises."""
         expand_labels(labels, templates)  # complains about blank labels and broken templates before anything is embedded
         ways = tuple(templates)
@@ -39,11 +61,16 @@ class LabelVectors:
         self._metrics.label_cache.labels("hit").inc(len(found))
         self._metrics.label_cache.labels("miss").inc(len(missing))
         if missing:
-            texts = await _embed_texts(engine, expand_labels(missing, ways), deadline)
+            texts = await _embed_texts(engine, expand_labels(missing, ways), deadline, priority)
             found.update(zip(missing, label_vectors(texts, len(ways)), strict=True))
         for label, vector in found.items():
             self._keep(keys[label], vector)
         return np.stack([found[label] for label in labels])
+
+    async def _compute(self, engine: Engine, labels: Sequence[str], ways: Iterable[Sequence[str]]) -> None:
+        for templates in ways:
+            with contextlib.suppress(BinderyError):  # whoever asks for them gets the error, if it is still there
+                await self.of(engine, labels, templates, None, "batch")
 
     def _keep(self, key: Key, vector: Vectors) -> None:
         self._kept[key] = vector
@@ -52,11 +79,11 @@ class LabelVectors:
             self._kept.popitem(last=False)
 
 
-async def _embed_texts(engine: Engine, texts: Sequence[str], deadline: float | None) -> Vectors:
+async def _embed_texts(engine: Engine, texts: Sequence[str], deadline: float | None, priority: Priority) -> Vectors:
     modality = engine.bundle.text_modality()
     rows: list[Vectors] = []
     for start in range(0, len(texts), TEXTS_AT_ONCE):
         several = texts[start : start + TEXTS_AT_ONCE]
-        embedded = await asyncio.gather(*(engine.embed(modality, text, deadline=deadline) for text in several))
+        embedded = await asyncio.gather(*(engine.embed(modality, text, deadline=deadline, priority=priority) for text in several))
         rows += [one.vector for one in embedded]
     return np.stack(rows)

@@ -56,6 +56,7 @@ class Models:
         self._settings = settings
         self._metrics = metrics
         self._pool = DecodePool(settings.decode_workers, settings.limits, metrics.worker_replaced)
+        metrics.watch_decoders(self._pool)
         self._named: dict[str, _Model] = {}
         self._leaving: list[_Model] = []
         self._default = ""

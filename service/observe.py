@@ -22,6 +22,7 @@ from bindery.engine.events import (
     Refused,
     WorkerReplaced,
 )
+from bindery.engine.pool import DecodePool
 
 Of = tuple[str, str]
 """A model and one of its modalities."""
@@ -58,6 +59,7 @@ TABLE: tuple[Metric, ...] = (
     Metric("histogram", "bindery_batch_items", "items of one run of a graph", ("model", "modality"), BATCHES),
     Metric("histogram", "bindery_batch_seconds", "time of one run of a graph", ("model", "modality")),
     Metric("counter", "bindery_workers_replaced_total", "decoder processes that died or were killed", ("reason",)),
+    Metric("gauge", "bindery_decode_run_seconds", "how long the oldest decoding in work has lasted; 0 when there is none"),
     Metric("counter", "bindery_loop_restarts_total", "batching loops that ended by a surprise and were begun again", ("model", "modality")),
     Metric("gauge", "bindery_run_seconds", "how long the present run of a graph has lasted; 0 when none runs", ("model",)),
     Metric("gauge", "bindery_queue_wait_seconds", "estimated time until the work that waits is done", ("model",)),
@@ -110,6 +112,9 @@ class Metrics:
         gauges["bindery_bundle_info"].labels(name, manifest.name, manifest.version, manifest.space).set(1)
         for modality, encoder in engine.encoders.items():
             gauges["bindery_tower_info"].labels(name, modality, encoder.runtime, encoder.provider, encoder.device, encoder.precision).set(1)
+
+    def watch_decoders(self, pool: DecodePool) -> None:
+        self._gauges["bindery_decode_run_seconds"].set_function(lambda: pool.running_s)
 
     def forget(self, name: str) -> None:
         """Drop the gauges of a model that is no longer served; what was counted of it stays."""

@@ -93,6 +93,7 @@ class State:
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
+        await self.label_vectors.stop()
         await self._models.close(self.settings.drain_seconds)
         if self._store is not None:
             await asyncio.to_thread(self._store.close)

@@ -15,10 +15,12 @@ from bindery.engine.canary import TEXT, Canary, still_input
 from bindery.engine.events import BatchRun, Event, LoopRestarted
 from bindery.engine.lanes import Priority
 from bindery.engine.supervision import running_s, stuck
+from bindery.errors import EngineDown
 from bindery.prepare.tokens import TextTokenizer
 from bindery.runtime.encoder import Encoder
 from bindery.spec import TextSpec
 
+_HUNG_RETRY_MS = 5000
 log = logging.getLogger(__name__)
 
 
@@ -74,6 +76,12 @@ class Encoding:
         if idle and self._warm:
             self._canary.nudge()
         return stuck(self._batchers, self._costs) or self._canary.trouble()
+
+    def check(self) -> None:
+        """Raises `EngineDown` while a run hangs: all graphs wait for it, so nothing new would come to its turn."""
+        trouble = stuck(self._batchers, self._costs)
+        if trouble is not None:
+            raise EngineDown(trouble, retry_after_ms=_HUNG_RETRY_MS)
 
     @property
     def running_s(self) -> float:

@@ -173,11 +173,12 @@ class Engine:
     def seats(
         self, wanted: Sequence[tuple[str, Value]], *, deadline: float | None = None, priority: Priority = "interactive"
     ) -> Iterator[list[Seat]]:
-        """Room for all items (modality and value) of a request, or `QueueFull` for all. Pass each its seat to `embed`."""
+        """Room for all items (modality and value) of a request, or `QueueFull` or `EngineDown` for all. Pass each its seat to `embed`."""
         costs = [self._costs.of(modality, _held_bytes(value)) for modality, value in wanted]
         try:
+            self._encoding.check()
             seats = self.queue.take(costs, priority, deadline)
-        except QueueFull as error:
+        except (QueueFull, EngineDown) as error:
             for modality, _ in wanted:
                 self._emit(Refused(modality, error.code))
             raise
@@ -261,6 +262,7 @@ class Engine:
 
     def _admit(self, item: _Item, *, known: bool = False, shares: bool = False) -> None:
         if item.seat is None and not known:  # what is known costs nothing, and finds an answer in a full engine too
+            self._encoding.check()
             cost = self._costs.of(item.modality, _held_bytes(item.source))
             (item.seat,) = self.queue.take([cost.without_work() if shares else cost], item.priority, item.deadline)
         item.admitted = True

@@ -93,6 +93,7 @@ class DecodePool:
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="decode")
         self._closed = threading.Event()
+        self._begun: dict[int, float] = {}  # by the thread that waits for an answer, on `time.monotonic`'s clock
         self.workers = workers
 
     def start(self) -> None:
@@ -112,6 +113,11 @@ class DecodePool:
     def measure(self, length: Length, deadline: float | None) -> Future[Extent]:
         """Its future gives how long the file lasts, or raises as `submit`'s does."""
         return self._threads.submit(self._extent, length, deadline)
+
+    @property
+    def running_s(self) -> float:
+        """How long the oldest task in work has lasted; 0 when there is none."""
+        return time.monotonic() - min(self._begun.copy().values(), default=time.monotonic())
 
     def stop(self) -> None:
         self._closed.set()
@@ -159,8 +165,13 @@ class DecodePool:
             allowed_s = min(allowed_s, max(deadline - time.monotonic(), 0.0) + 1.0)
         until = time.monotonic() + allowed_s
         worker.tasks += 1
-        worker.wire.send_task(task, until)
-        return worker.wire.read_answer(until, self._limits.decode_memory_bytes)
+        thread = threading.get_ident()
+        self._begun[thread] = time.monotonic()
+        try:
+            worker.wire.send_task(task, until)
+            return worker.wire.read_answer(until, self._limits.decode_memory_bytes)
+        finally:
+            del self._begun[thread]
 
     def _is_spent(self, worker: _Worker) -> bool:
         return worker.tasks >= self._tasks_a_life or worker.resident_bytes() - worker.first_bytes > self._growth_bytes

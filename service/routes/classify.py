@@ -76,13 +76,16 @@ async def list_label_sets(request: Request) -> Response:
     openapi_extra=json_body(LabelSetBody, {"labels": ["dog barking", "rain"], "templates": ["the sound of {}"]}),
 )
 async def put_label_set(name: str, request: Request) -> Response:
-    """Stored, or replaced; its vectors are kept in memory from their first use on."""
+    """Stored, or replaced; its vectors for the default model are computed at once, after the answer and behind other work."""
     state = state_of(request)
     store = state.store
     body = await read_json(request, LabelSetBody)
     _check(body.labels, body.templates or ["{}"], state.limits)
     label_set = LabelSet(name, tuple(body.labels), None if body.templates is None else tuple(body.templates))
     await asyncio.to_thread(store.put_label_set, label_set)
+    entries = state.bundle.manifest.modalities.values()
+    ways = {entry.prompts for entry in entries} if label_set.templates is None else {label_set.templates}
+    state.label_vectors.begin(state.engine, label_set.labels, ways)
     return Json(_rendered(label_set))
 
 

@@ -61,10 +61,15 @@ async def test_a_graph_that_hangs_is_named_and_forgotten_when_it_returns(bundle:
         assert "'text'" in trouble
         assert engine.running_s > 0.2
         assert engine.state == "ready"  # not dead: it may come back
+        with pytest.raises(EngineDown, match="'text' has lasted"):  # at once, and not at its deadline
+            await engine.embed("text", "b")
+        with pytest.raises(EngineDown), engine.seats([("text", "c"), ("text", "d")]):
+            raise AssertionError("a seat was given")
         peers["text"].open.set()
         await hanging
         await until_trouble(engine, False)
         assert engine.running_s == 0
+        assert (await engine.embed("text", "b")).vector.shape == (8,)
 
 
 async def test_a_run_as_slow_as_the_last_ones_is_not_stuck(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

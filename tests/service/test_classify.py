@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from typing import Any
 
 import httpx
@@ -99,6 +100,23 @@ def test_a_label_set_is_stored_used_listed_and_deleted(client: httpx.Client) -> 
     assert client.delete("/v1/label-sets/weather").status_code == 204
     gone = [client.get("/v1/label-sets/weather"), client.delete("/v1/label-sets/weather")]
     assert [(one.status_code, one.json()["code"]) for one in gone] == [(404, "unknown_label_set")] * 2
+
+
+def test_the_vectors_of_a_label_set_are_there_before_it_is_used(client: httpx.Client) -> None:
+    labels = ["an aardvark", "a zither"]
+
+    def misses() -> float:
+        return float(client.get("/metrics").text.partition('bindery_label_cache_total{result="miss"} ')[2].split()[0])
+
+    before = misses()
+    client.put("/v1/label-sets/ahead", json={"labels": labels, "templates": ["{} ahead", "behind {}"]})
+    until = time.monotonic() + 10
+    while misses() < before + 2 and time.monotonic() < until:
+        time.sleep(0.02)
+    assert misses() == before + 2
+    assert classify(client, label_set="ahead").status_code == 200
+    assert misses() == before + 2
+    client.delete("/v1/label-sets/ahead")
 
 
 @pytest.mark.parametrize("body", [{"labels": []}, {}, {"labels": ["a", ""]}, {"labels": ["a"], "templates": ["none"]}, {"labels": "a"}])
