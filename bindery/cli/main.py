@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from bindery.cli import bench, bundle, classify, embed, index, keys, search, serve
+from bindery.cli import bench, bundle, classify, collection, embed, index, keys, search, serve
 from bindery.cli.console import FAILED, complain
 from bindery.errors import BinderyError
 
@@ -25,6 +25,7 @@ app.command("index", epilog='Example: bindery index ./media --collection archive
 app.command("search", epilog='Example: bindery search --collection archive "a dog barking" --top-k 5')(search.search)
 app.add_typer(bench.app, name="bench")
 app.add_typer(bundle.app, name="bundle")
+app.add_typer(collection.app, name="collection")
 app.add_typer(keys.app, name="keys")
 
 

@@ -4,7 +4,8 @@
                └───► flat (FAISS), filters, records, fields
 
 Truth is the catalog; the index in memory is a cache that catches up with it before every search. This room imports
-numpy, faiss and sqlite3, and of the project only errors, limits and vectors. It never sees a file or a model.
+numpy, faiss and sqlite3, and of the project only errors, limits and vectors. It never sees a media file or a model.
+`portable` carries a collection to Parquet and back; pyarrow is imported when that is asked for.
 """
 
 from __future__ import annotations
