@@ -53,7 +53,7 @@ class Units:
         self._cut = spec.clip_options()
         self._pipelines = pipeline_ids(engine.bundle, engine.policy.precision, self._cut)
         self._cutting = asyncio.Semaphore(_CUT_AT_ONCE)
-        self._making: dict[tuple[str, str], asyncio.Future[tuple[str, list[Item]]]] = {}
+        self._making: dict[tuple[str, str], asyncio.Future[tuple[str, list[Item]] | None]] = {}
 
     async def make(self, unit: Unit) -> Made:
         """Raises the file's error, or a `ServerFault` that is no fault of the file."""
@@ -64,9 +64,10 @@ class Units:
         key = f"{pipeline}:{content}"
         if stored.get(listed.name) == key:
             return Made(unit, content, pipeline, None)
-        if (twin := self._making.get((content, pipeline))) is not None:
-            return Made(unit, content, pipeline, _renamed(*await asyncio.shield(twin), unit), copied=True)
-        making: asyncio.Future[tuple[str, list[Item]]] = asyncio.get_running_loop().create_future()
+        while (twin := self._making.get((content, pipeline))) is not None:
+            if (found := await asyncio.shield(twin)) is not None:
+                return Made(unit, content, pipeline, _renamed(*found, unit), copied=True)
+        making: asyncio.Future[tuple[str, list[Item]] | None] = asyncio.get_running_loop().create_future()
         self._making[content, pipeline] = making
         try:
             made = await self._fresh(unit, content, pipeline, source)
@@ -74,9 +75,9 @@ class Units:
                 making.set_result((unit.listed.name, made.items))
             return made
         finally:
-            if not making.done():  # it failed: who waits for it finds out alone
-                making.cancel()
+            if not making.done():  # it failed, and an error names its own file: the next who waits tries for itself
                 self._making.pop((content, pipeline), None)
+                making.set_result(None)
 
     def committed(self, made: Made) -> None:
         """The ledger knows it now, and this need not."""

@@ -1,0 +1,135 @@
+"""Jobs through the engine in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bindery.bundle import open_bundle
+from bindery.collections import Store
+from bindery.engine.engine import Engine, EnginePolicy
+from bindery.engine.events import Event, Finished
+from bindery.errors import InvalidParameter, TooManyFailures
+from bindery.jobs.ledger import Ledger
+from bindery.jobs.report import Report
+from bindery.jobs.run import JobRun
+from bindery.jobs.spec import JobSpec
+from bindery.limits import Limits
+from tests import longmedia
+from tests.jobs.conftest import contents, generated, picture
+
+
+class Indexer:
+    """Runs jobs over one data directory, and counts what the models are given."""
+
+    def __init__(self, toy: Path, data: Path) -> None:
+        self.data = data
+        self.encoded = 0
+        self._toy = toy
+
+    def __call__(self, source: Path, **more: object) -> Report:
+        return asyncio.run(self._run(JobSpec.model_validate({"source": str(source), "collection": "c", **more})))
+
+    async def _run(self, spec: JobSpec) -> Report:
+        self.encoded = 0
+        engine = Engine(open_bundle(self._toy), Limits(), EnginePolicy(threads=1, decode_workers=1))
+        engine.listen(self._count)
+        await engine.start()
+        ledger = Ledger(self.data)
+        try:
+            with Store(self.data) as store:
+                return await JobRun(engine, store, ledger, ledger.add(spec, "cli")).run()
+        finally:
+            ledger.close()
+            await engine.stop(0)
+
+    def _count(self, event: Event) -> None:
+        self.encoded += isinstance(event, Finished)
+
+
+@pytest.fixture
+def run(toy: Path, tmp_path: Path) -> Indexer:
+    return Indexer(toy, tmp_path / "data")
+
+
+def test_a_second_run_encodes_nothing_and_a_changed_file_alone_is_encoded(run: Indexer, tmp_path: Path) -> None:
+    folder = generated(tmp_path / "media", 12)
+    first = run(folder)
+    assert (str(first), run.encoded) == ("12 listed = 12 done + 0 skipped + 0 failed", 12)
+    again = run(folder)
+    assert (str(again), run.encoded) == ("12 listed = 0 done + 12 skipped + 0 failed", 0)
+    before = contents(run.data)["part0/0000.png"]
+    (folder / "part0/0000.png").write_bytes(picture(np.full((24, 24, 3), 200, dtype=np.uint8)))
+    (folder / "part0/0006.png").touch()  # a new time, the same bytes
+    assert (str(run(folder)), run.encoded) == ("12 listed = 1 done + 11 skipped + 0 failed", 1)
+    assert contents(run.data)["part0/0000.png"] != before
+
+
+def test_renamed_files_and_duplicates_are_copied_with_their_clips(run: Indexer, tmp_path: Path) -> None:
+    folder = generated(tmp_path / "media", 6)
+    (folder / "long.wav").write_bytes(longmedia.wav())
+    shutil.copy(folder / "part0/0000.png", folder / "twin.png")
+    first = run(folder)
+    assert (first.done, first.copied) == (8, 1)
+    stored = contents(run.data)
+    assert stored["twin.png"][2:] == stored["part0/0000.png"][2:]
+    (folder / "part1").rename(folder / "elsewhere")
+    (folder / "long.wav").rename(folder / "longer.wav")
+    report = run(folder, prune=True)
+    assert (report.done, report.copied, report.skipped, report.pruned, run.encoded) == (3, 3, 5, 3, 0)
+    after = contents(run.data)
+    clips = [id for id in after if id.startswith("longer.wav#")]
+    assert len(clips) > 3
+    for id in clips:
+        assert after[id][1] == str(folder / "longer.wav")
+        assert after[id][2:] == stored[id.replace("longer", "long")][2:]
+    assert not [id for id in after if id.startswith(("part1/", "long.wav"))]
+
+
+def test_prune_is_refused_when_the_source_seems_to_be_gone(run: Indexer, tmp_path: Path) -> None:
+    folder = generated(tmp_path / "media", 8)
+    run(folder)
+    for part in ("part0", "part1"):
+        shutil.rmtree(folder / part)
+    with pytest.raises(InvalidParameter, match="prune would remove 6 of 8"):
+        run(folder, prune=True)
+    assert len(contents(run.data)) == 8
+    assert run(folder, prune=True, force=True).pruned == 6
+    assert len(contents(run.data)) == 2
+
+
+def test_bad_files_never_stop_the_others_and_totals_reconcile(run: Indexer, tmp_path: Path) -> None:
+    folder = generated(tmp_path / "media", 60)
+    (folder / "empty.wav").write_bytes(b"")
+    (folder / "cut.png").write_bytes((folder / "part0/0000.png").read_bytes()[:60])
+    (folder / "sound.png").write_bytes((folder / "part1/0001.wav").read_bytes())
+    (folder / "no-utf8.txt").write_bytes(b"caf\xe9")
+    (folder / "other.zip").write_bytes(b"PK")
+    report = run(folder)
+    assert (str(report), report.left_out) == ("64 listed = 60 done + 0 skipped + 4 failed", 1)
+    assert sum(found.count for found in report.errors.values()) == 4
+    place = run.data / "jobs" / report.job
+    lines = [json.loads(line) for line in (place / "errors.jsonl").read_text().splitlines()]
+    assert [line["name"] for line in lines] == ["cut.png", "empty.wav", "no-utf8.txt", "sound.png"]
+    assert json.loads((place / "report.json").read_text())["failed"] == 4
+
+    (folder / "no-utf8.txt").write_text("coffee")
+    assert str(run(folder, retry_failed=True)) == "4 listed = 1 done + 0 skipped + 3 failed"
+
+
+def test_too_many_failures_give_the_job_up_and_keep_what_is_done(run: Indexer, tmp_path: Path) -> None:
+    folder = generated(tmp_path / "media", 20)
+    for number in range(20):
+        (folder / f"bad{number}.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    with pytest.raises(TooManyFailures):
+        run(folder, max_error_rate=0.1)
+    ledger = Ledger(run.data)
+    (job,) = ledger.jobs()
+    ledger.close()
+    assert job.state == "failed"
+    assert "too_many_failures" in (job.detail or "")
