@@ -225,6 +225,10 @@ class SnapshotDamaged(Unprocessable):
     code, title = "snapshot_damaged", "The snapshot is not as it was written"
 
 
+class SourceNotAllowed(Unprocessable):
+    code, title = "source_not_allowed", "This server does not index from there"
+
+
 class TooManyFailures(Unprocessable):
     code, title = "too_many_failures", "More of the job's files failed than it allows"
 

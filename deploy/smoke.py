@@ -19,13 +19,14 @@ from pathlib import Path
 from checks.client import Client, Failed
 from checks.collections import COLLECTION_CHECKS, recall, remember
 from checks.embedding import EMBEDDING_CHECKS
+from checks.jobs import JOB_CHECKS
 from checks.operation import OPERATION_CHECKS
 from checks.refusals import REFUSAL_CHECKS
 from checks.service import Service
 
 Check = Callable[[Service], str]
 
-CHECKS: tuple[Check, ...] = (*OPERATION_CHECKS, *EMBEDDING_CHECKS, *COLLECTION_CHECKS, *REFUSAL_CHECKS)
+CHECKS: tuple[Check, ...] = (*OPERATION_CHECKS, *EMBEDDING_CHECKS, *COLLECTION_CHECKS, *JOB_CHECKS, *REFUSAL_CHECKS)
 
 
 def every_operation_was_driven(service: Service) -> str:

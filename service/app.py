@@ -17,7 +17,7 @@ from service.keyring import KeyRing
 from service.logs import configure_logs
 from service.openapi import describe_keys
 from service.remote import Fetcher
-from service.routes import about, aliases, classify, collections, embed, health, items, models, openai, search, similarity, snapshots
+from service.routes import about, aliases, classify, collections, embed, health, items, jobs, models, openai, search, similarity, snapshots
 from service.state import State
 
 DESCRIPTION = """Text, image, video, audio, depth and thermal in one space: embed, classify, compare, search.
@@ -26,7 +26,8 @@ Every answer carries `X-Request-Id` and `Server-Timing`; a request may carry `X-
 Every error is a problem document (RFC 9457): 4xx is about the request, 503 about the server, with `Retry-After`."""
 
 ROUTERS = tuple(
-    noun.router for noun in (embed, openai, classify, similarity, collections, aliases, snapshots, items, search, models, about, health)
+    noun.router
+    for noun in (embed, openai, classify, similarity, collections, aliases, snapshots, items, search, jobs, models, about, health)
 )
 
 

@@ -14,8 +14,10 @@ from bindery.bundle import Bundle, find_bundle
 from bindery.collections import Store
 from bindery.engine.engine import Engine
 from bindery.errors import BinderyError, EngineDown, Starting
+from bindery.jobs.ledger import Ledger
 from bindery.limits import Limits
 from bindery.settings import Settings
+from service.jobs import Jobs, Roots
 from service.labels import LabelVectors
 from service.models import Models
 from service.observe import Metrics
@@ -35,6 +37,8 @@ class State:
         self._models = Models(settings, self.metrics)
         self._ready = False
         self._store: Store | None = None
+        self._ledger: Ledger | None = None
+        self._jobs: Jobs | None = None
         self._failure: BinderyError | None = None
         self._starting: asyncio.Task[None] | None = None
         self._spool: tempfile.TemporaryDirectory[str] | None = None
@@ -69,6 +73,14 @@ class State:
         return self._store
 
     @property
+    def jobs(self) -> Jobs:
+        """Raises as `engine` does."""
+        _ = self.engine
+        if self._jobs is None:
+            raise Starting("the jobs are still being looked at", retry_after_ms=1000)
+        return self._jobs
+
+    @property
     def failed(self) -> bool:
         return self._failure is not None or any(engine.state == "failed" for engine in self._models.engines)
 
@@ -86,6 +98,7 @@ class State:
         """
         directories = [find_bundle(name, self.settings.bundle_places()) for name in self.settings.bundle_names()]
         self._store = await asyncio.to_thread(Store, self.settings.data_dir, self.limits)
+        self._ledger = await asyncio.to_thread(Ledger, self.settings.data_dir)
         self._spool = tempfile.TemporaryDirectory(prefix="bindery-uploads-")
         self._starting = asyncio.create_task(self._start(directories), name="engine-start")
 
@@ -93,13 +106,21 @@ class State:
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
+        if self._jobs is not None:
+            await self._jobs.close()
         await self.label_vectors.stop()
         await self._models.close(self.settings.drain_seconds)
-        if self._store is not None:
-            await asyncio.to_thread(self._store.close)
+        for opened in (self._ledger, self._store):
+            if opened is not None:
+                await asyncio.to_thread(opened.close)
         self.fetcher.close()
         if self._spool is not None:
             await asyncio.to_thread(self._spool.cleanup)
+
+    def _made_jobs(self) -> Jobs:
+        assert self._store is not None, "the store is opened before the engine is. This is a bug."
+        assert self._ledger is not None, "the ledger is opened before the engine is. This is a bug."
+        return Jobs(lambda: self.engine, self._store, self._ledger, Roots(self.settings.job_roots))
 
     async def _start(self, directories: Sequence[Path]) -> None:
         try:
@@ -113,6 +134,8 @@ class State:
             log.exception("start failed", bundle=self.settings.bundle)
         else:
             self._ready = True
+            self._jobs = self._made_jobs()
+            await self._jobs.go_on()
 
 
 def state_of(request: Request) -> State:

@@ -11,17 +11,18 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
+from typing import ParamSpec, TypeVar
 
 from bindery.collections import Collection, Store, check_space
 from bindery.engine.engine import Engine
-from bindery.errors import BinderyError, InternalError, InvalidParameter, JobState, ServerFault, TooManyFailures
+from bindery.errors import BinderyError, InternalError, InvalidParameter, JobState, ServerFault, SourceNotAllowed, TooManyFailures
 from bindery.jobs.commit import Committer, Result
 from bindery.jobs.ledger import ENDED, Ending, Job, Ledger, State, Unit
 from bindery.jobs.listing import Listed, Listing, Unlisted, open_listing
 from bindery.jobs.progress import Progress, Snapshot
 from bindery.jobs.report import Report, report_of, write_report
 from bindery.jobs.room import Room
-from bindery.jobs.spec import modality_by_suffix
+from bindery.jobs.spec import JobSpec, modality_by_suffix
 from bindery.jobs.units import Made, Units
 
 _LISTED_AT_ONCE = 500
@@ -32,12 +33,35 @@ _TICK_S = 1.0
 
 log = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 OnFailed = Callable[[str, BinderyError], None]
 OnProgress = Callable[[Snapshot], None]
 
 
+def collection_for(spec: JobSpec, engine: Engine, store: Store) -> Collection:
+    """The job's collection, made when it is missing; before that, all of the spec that can be checked without its source.
+
+    Raises `UnknownModality`, `InvalidParameter`, `SpaceMismatch`.
+    """
+    for modality in spec.rules.values():
+        engine.bundle.modality(modality)
+    spec.clip_options()
+    manifest = engine.bundle.manifest
+    if spec.collection not in store:
+        store.create(spec.collection, space=manifest.space, dimension=manifest.dimension, bundle=manifest.name, fields=spec.fields)
+    found = store.get(spec.collection)
+    check_space(found.definition, manifest.space, f"bundle {manifest.name!r}")
+    return found
+
+
 class JobRun:
-    """Made and run on the engine's event loop. ``on_failed`` is told of every file, or clip of one, that failed."""
+    """Made and run on the engine's event loop.
+
+    ``on_failed`` is told of every file, or clip of one, that failed. ``allowed`` says whether a file's uri may be read: a
+    manifest may name files anywhere.
+    """
 
     def __init__(
         self,
@@ -45,8 +69,10 @@ class JobRun:
         store: Store,
         ledger: Ledger,
         job: Job,
+        *,
         on_failed: OnFailed | None = None,
         on_progress: OnProgress | None = None,
+        allowed: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self.left_as: State = "paused"
         """The state of the job when this run is cancelled."""
@@ -56,7 +82,9 @@ class JobRun:
         self._job = job
         self._on_failed = on_failed
         self._on_progress = on_progress
+        self._allowed = allowed
         self._trouble: BinderyError | None = None
+        self._stopping = False
 
     async def run(self) -> Report:
         """Until the job is done or failed. Raises what stops it: then it is `paused` after a `ServerFault`, else `failed`."""
@@ -80,13 +108,9 @@ class JobRun:
 
     async def _whole(self) -> None:
         spec = self._job.spec
-        modalities = self._engine.bundle.manifest.modalities
-        for modality in spec.rules.values():
-            if modality not in modalities:
-                self._engine.bundle.modality(modality)  # raises UnknownModality before any work is done
+        collection = await asyncio.to_thread(collection_for, spec, self._engine, self._store)
         listing = await asyncio.to_thread(lambda: open_listing(spec.source, include=spec.include, rules=spec.rule_list()))
-        collection = await asyncio.to_thread(self._collection)
-        await asyncio.to_thread(self._list, listing)
+        await self._settled(self._list, listing)
         vanished = await asyncio.to_thread(self._vanished)
         units = Units(self._engine, collection, self._ledger, spec, listing)
         self._progress = Progress(await asyncio.to_thread(self._ledger.counts, self._job.id))
@@ -95,15 +119,15 @@ class JobRun:
             await asyncio.to_thread(lambda: collection.delete(ids=vanished))
             await asyncio.to_thread(self._ledger.forget, self._job, vanished)
 
-    def _collection(self) -> Collection:
-        spec, manifest = self._job.spec, self._engine.bundle.manifest
-        if spec.collection not in self._store:
-            self._store.create(
-                spec.collection, space=manifest.space, dimension=manifest.dimension, bundle=manifest.name, fields=spec.fields
-            )
-        found = self._store.get(spec.collection)
-        check_space(found.definition, manifest.space, f"bundle {manifest.name!r}")
-        return found
+    async def _settled(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """``work`` in a thread. Cancelled, it waits for the thread: what that writes must not come after the next run's beginning."""
+        settling = asyncio.ensure_future(asyncio.to_thread(work, *arguments, **named))
+        try:
+            return await asyncio.shield(settling)
+        except asyncio.CancelledError:
+            self._stopping = True
+            await asyncio.wait([settling])
+            raise
 
     def _list(self, listing: Listing) -> None:
         """Enter all that the source has into the ledger; unchanged files that an earlier run has done stay done."""
@@ -113,6 +137,10 @@ class JobRun:
         pending: list[tuple[Listed, str]] = []
         left_out = 0
         for entry in listing:
+            if self._stopping:
+                return
+            if isinstance(entry, Listed) and not self._allowed(entry.uri):
+                entry = Unlisted(entry.uri, SourceNotAllowed(f"{entry.name} is not below a folder that this server may index"))
             if isinstance(entry, Unlisted):
                 self._ledger.fail_listed(job.id, run, entry.uri, entry.error.code, entry.error.detail)
                 self._tell(entry.uri, entry.error)
@@ -167,7 +195,7 @@ class JobRun:
         """Keep units in work until there are no more, or there is trouble."""
         owner = uuid.uuid4().hex[:12]
         room = Room(self._engine.limits.queue_bytes // 2)
-        while leased := await asyncio.to_thread(self._ledger.lease, self._job.id, owner, _LEASED_AT_ONCE):
+        while leased := await self._settled(self._ledger.lease, self._job.id, owner, _LEASED_AT_ONCE):
             for unit in leased:
                 await self._ended_but(_IN_WORK - 1, tasks, committing)
                 if self._trouble is not None or committing.done():

@@ -21,6 +21,7 @@ from tests.deploy.test_smoke import smoke
 from tests.toybundle import build_toy_bundle
 
 START_S = 60
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,7 @@ def serving(bundles: Path, data: Path) -> Iterator[str]:
         "BINDERY_DATA_DIR": str(data),
         "BINDERY_PORT": str(port),
         "BINDERY_THREADS": "1",
+        "BINDERY_JOB_ROOTS": json.dumps([str(EXAMPLES)]),
     }
     environment = {**os.environ, **settings}  # noqa: TID251 - the child's environment, as a container sets it
     log = data.parent / f"{data.name}.log"

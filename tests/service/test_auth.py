@@ -112,6 +112,8 @@ READ, WRITE, ADMIN = "read", "write", "admin"
         ("DELETE", "/v1/collections/c/search", WRITE),
         ("POST", "/v1/collections/c/items/x/search", WRITE),
         ("POST", "/v1/jobs", WRITE),
+        ("POST", "/v1/jobs/3f0c/cancel", WRITE),
+        ("GET", "/v1/jobs/3f0c/events", READ),
         ("PUT", "/v1/models/m", ADMIN),
         ("POST", "/v1/something-new", ADMIN),
         ("POST", "/v1", ADMIN),
