@@ -41,9 +41,9 @@ def load(
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw latencies and rates (needs the extra plot).")] = None,
 ) -> None:
     """Send made texts and media at a steady rate, whether or not they are answered, and tell goodput, latencies and refusals."""
-    from bindery.load.generator import Plan, run_load
-    from bindery.load.mix import parse_mix
-    from bindery.load.summary import summarise
+    from bindery.traffic.generator import Plan, run_load
+    from bindery.traffic.mix import parse_mix
+    from bindery.traffic.summary import summarise
 
     plan = Plan(url, rate, duration, arrivals.value, deadline_ms, poison, connections, key, seed)
     run = asyncio.run(run_load(plan, parse_mix(mix)))
@@ -52,7 +52,7 @@ def load(
     if out is not None:
         write_bytes((json.dumps(result, indent=1) + "\n").encode(), out)
     if plot is not None:
-        from bindery.load.plot import draw_run
+        from bindery.traffic.plot import draw_run
 
         draw_run(run, plot)
 

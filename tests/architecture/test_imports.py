@@ -41,4 +41,4 @@ def test_only_the_fetcher_and_the_load_generator_can_open_connections() -> None:
         for path in (ROOT / room).rglob("*.py")
         if asking.search(path.read_text())
     }
-    assert found == {"bindery/media/fetch.py", "bindery/load/client.py"}
+    assert found == {"bindery/media/fetch.py", "bindery/traffic/client.py"}

@@ -18,14 +18,14 @@ from bindery.cli.main import app
 from bindery.errors import InvalidParameter
 from bindery.kinds import KINDS, parse_options
 from bindery.limits import Limits
-from bindery.load.arrivals import due_times
-from bindery.load.generator import Outcome, Plan, Run, run_load
-from bindery.load.mix import Mix, parse_mix
-from bindery.load.plot import draw_run
-from bindery.load.summary import percentiles, summarise
 from bindery.media.source import Source
 from bindery.settings import Settings
 from bindery.spec import AudioSpec, ImageSpec, Spec, VideoSpec
+from bindery.traffic.arrivals import due_times
+from bindery.traffic.generator import Outcome, Plan, Run, run_load
+from bindery.traffic.mix import Mix, parse_mix
+from bindery.traffic.plot import draw_run
+from bindery.traffic.summary import percentiles, summarise
 from tests.service.conftest import served
 from tests.toybundle import build_toy_bundle
 

@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bindery.load.arrivals import Arrivals, due_times
-from bindery.load.client import Client
-from bindery.load.mix import Mix, Parcel
+from bindery.traffic.arrivals import Arrivals, due_times
+from bindery.traffic.client import Client
+from bindery.traffic.mix import Mix, Parcel
 
 PATIENCE_S = 10.0
 """How much longer than the deadline an answer is waited for, before it counts as none."""

@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 from bindery.errors import InvalidParameter
-from bindery.load.generator import Run
-from bindery.load.summary import is_good
+from bindery.traffic.generator import Run
+from bindery.traffic.summary import is_good
 
 
 def draw_run(run: Run, path: Path) -> None:

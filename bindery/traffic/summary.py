@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bindery.load.generator import Outcome, Run
+from bindery.traffic.generator import Outcome, Run
 
 PERCENTILES = (50, 90, 99, 99.9)
 BUSY_SHARE = 0.7
