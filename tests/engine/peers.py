@@ -27,11 +27,13 @@ class Peer(FakeEncoder):
         self.delay_s = 0.0
         self.open = threading.Event()
         self.open.set()
+        self.entered = threading.Event()
         self.crashes = 0
         self.drift = 0.0
         self.rows_each = 1
 
     def encode(self, tensors: Tensors) -> Vectors:
+        self.entered.set()
         assert self.open.wait(20)
         time.sleep(self.delay_s)
         if self.crashes:

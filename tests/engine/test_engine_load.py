@@ -153,13 +153,18 @@ async def test_an_item_cancelled_in_the_ready_queue_is_not_run(bundle: Bundle) -
     peers = Peers("text")
     async with started(bundle, peers) as (engine, events):
         peers["text"].open.clear()
-        tasks = [asyncio.create_task(engine.embed("text", f"text {number}")) for number in range(5)]
-        await asyncio.sleep(0.1)
+        peers["text"].entered.clear()
         runs = len(peers["text"].batches)
+        tasks = [asyncio.create_task(engine.embed("text", "text 0"))]
+        await asyncio.to_thread(peers["text"].entered.wait, 20)  # so that the others wait in the queue, not in this batch
+        tasks += [asyncio.create_task(engine.embed("text", f"text {number}")) for number in range(1, 5)]
+        while engine.queue.seats < 5:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
         for task in tasks[2:]:
             task.cancel()
         peers["text"].open.set()
         await asyncio.gather(*tasks, return_exceptions=True)
         ran = sum(peers["text"].batches[runs:])
-    assert ran <= 3  # what was running when they left, and what stayed
+    assert ran == 2  # what was running when they left, and what stayed
     assert [event.stage for event in events if isinstance(event, Dropped)] == ["infer"] * 3
