@@ -17,6 +17,8 @@ from bindery.errors import BinderyError
 from export.errors import ExportError, ExportUsageError
 from export.languagebind_bundle import LICENCE, languagebind_sources
 from export.policy import apply_policies
+from export.prove import ProofOrder, Reduced
+from export.prove import prove as measure_and_write
 from export.source import TowerSource
 from export.towers_bundle import tower_sources
 from export.weights import Storage
@@ -130,6 +132,38 @@ def towers(
             samples=_places(samples or [], sources),
         )
         _write(out, sources, policy or [], order)
+
+
+@app.command(
+    epilog="Example: bindery-export prove bundles/mine --precision bf16 --media video=clips --labelled image=photos "
+    "(photos/cat/1.jpg, photos/dog/2.jpg)"
+)
+def prove(
+    bundle: Annotated[Path, typer.Argument(help="Directory of the bundle; its manifest is written anew.", exists=True, file_okay=False)],
+    precision: Annotated[str, typer.Option(help="bf16 or int8, computed by OpenVINO.")],
+    media: Annotated[
+        list[str] | None, typer.Option(help="MODALITY=FOLDER of files to measure with; noise where none is given.", metavar="MODALITY=DIR")
+    ] = None,
+    labelled: Annotated[
+        list[str] | None, typer.Option(help="MODALITY=FOLDER of folders named as labels: measures top-1 too.", metavar="MODALITY=DIR")
+    ] = None,
+    min_cosine: Annotated[float, typer.Option("--min-cosine", help="Floor: least cosine to the exact vector.", min=-1, max=1)] = 0.99,
+    max_drop: Annotated[float, typer.Option("--max-drop", help="Floor: most that top-1 may fall (0.02: two points).", min=0, max=1)] = 0.02,
+) -> None:
+    """Measure a reduced precision on this machine against the exact graphs, and write the proof into the manifest."""
+    with _exit_codes():
+        if precision not in get_args(Reduced):
+            raise ExportUsageError(f"--precision {precision}: use one of {', '.join(get_args(Reduced))}")
+        order = ProofOrder(
+            precision=cast("Reduced", precision),
+            media={name: Path(text) for name, text in _pairs("--media", media or []).items()},
+            labelled={name: Path(text) for name, text in _pairs("--labelled", labelled or []).items()},
+            min_cosine=min_cosine,
+            max_drop=max_drop,
+        )
+        found = measure_and_write(bundle, order)
+        parities = {name: parity.model_dump(mode="json") for name, parity in found.items()}
+        typer.echo(json.dumps({"bundle": str(bundle), "precision": precision, "parity": parities}, indent=1))
 
 
 def main() -> None:

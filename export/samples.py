@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from bindery.bundle import TensorInfo
 from bindery.decoded import Tensors
 from bindery.kinds import KINDS, parse_options
 from bindery.limits import Limits
@@ -38,12 +40,18 @@ _WORDS = [
 
 def synthetic(spec: Spec, tower: Tower, count: int, tokenizer: Path, seed: int = 0) -> list[Tensors]:
     """``count`` items without batch axis: texts of no words to beyond the context length, or normal noise of the input's shape."""
-    random = np.random.default_rng(seed)
     if isinstance(spec, TextSpec):
+        random = np.random.default_rng(seed)
         lengths = np.linspace(0, 1.5 * spec.context_length, count).astype(int)
         random.shuffle(lengths)
         return _tokens([" ".join(random.choice(_WORDS, n)) for n in lengths], spec, tokenizer)
-    (picture,) = tower.inputs
+    return noise(tower.inputs, count, seed)
+
+
+def noise(inputs: Sequence[TensorInfo], count: int, seed: int = 0) -> list[Tensors]:
+    """``count`` items of normal noise for a graph that takes one picture of a fixed shape."""
+    random = np.random.default_rng(seed)
+    (picture,) = inputs
     shape = tuple(int(axis) for axis in picture.shape[1:])
     return [{picture.name: random.standard_normal(shape, dtype=np.float32)} for _ in range(count)]
 

@@ -27,6 +27,23 @@ def store_as(model: ir.Model, storage: Storage) -> int:
     return sum(_store(model.graph, weight, storage) for weight in weights)
 
 
+def widen(model: ir.Model) -> int:
+    """Undo float16 storage, in place: weights that every user casts to float32 become float32. Returns how many."""
+    graph, widened = model.graph, 0
+    for value in list(graph.initializers.values()):
+        uses = list(value.uses())
+        casts = [use.node for use in uses if use.node.op_type == "Cast" and use.node.attributes.get_int("to", 0) == ir.DataType.FLOAT]
+        if value.const_value is None or value.const_value.dtype != ir.DataType.FLOAT16 or not uses or len(casts) != len(uses):
+            continue
+        wide = _initializer(graph, f"{value.name}.float32", value.const_value.numpy().astype(np.float32))
+        for cast in casts:
+            cast.outputs[0].replace_all_uses_with(wide)
+            graph.remove(cast, safe=True)
+        del graph.initializers[value.name or ""]
+        widened += 1
+    return widened
+
+
 def _is_large(value: ir.Value) -> bool:
     tensor = value.const_value
     return tensor is not None and tensor.dtype == ir.DataType.FLOAT and len(tensor.shape) >= 2 and tensor.size >= SMALLEST

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bindery.bundle import Bundle, find_bundle, open_bundle
+from bindery.bundle import Bundle, Precision, find_bundle, open_bundle
 from bindery.decoded import Tensors
 from bindery.errors import BundleDamaged, DeviceUnavailable
 from bindery.runtime import processor
@@ -41,8 +41,21 @@ def items(bundle: Bundle, modality: str, count: int) -> Tensors:
     return made
 
 
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_text_is_computed_exactly_so_that_no_text_moves_with_its_batch_mates(starter: Bundle, precision: Precision) -> None:
+    encoder = open_encoder(starter, "text", precision=precision, threads=1)
+    assert encoder.precision == "exact"
+    assert encoder.runtime.startswith("onnxruntime ")
+    batch = items(starter, "text", 5)
+    batch["attention_mask"][1:, 4:] = 0
+    together = encoder.encode(batch)
+    alone = np.concatenate([encoder.encode({name: tensor[row : row + 1] for name, tensor in batch.items()}) for row in range(5)])
+    assert np.abs(together - alone).max() <= 1e-5
+    assert np.array_equal(together, open_encoder(starter, "text", threads=1).encode(batch))
+
+
 @needs_bf16
-@pytest.mark.parametrize("modality", ["text", "image"])
+@pytest.mark.parametrize("modality", ["audio", "image"])
 def test_bf16_vectors_are_the_exact_ones_but_for_rounding_and_bit_equal_at_every_batch_size(starter: Bundle, modality: str) -> None:
     batch = items(starter, modality, 5)
     encoder = open_encoder(starter, modality, precision="bf16", threads=1)
