@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from training.data.manifest import ManifestError
+from training.progress import Progress as Step
 from training.recipe import RecipeError, read_recipe
 from training.towers.package import TowerPackageError
-from training.trainer import Places, Trained, train
-from training.trainer import Progress as Step
+from training.trainer import Places, Saving, Trained, train
 
 app = typer.Typer(add_completion=False)
 console = Console(stderr=True)
@@ -27,16 +27,18 @@ def command(
     towers: Annotated[Path, typer.Option(help="directory that the recipe's tower packages are relative to")] = Path(),
     cache: Annotated[Path | None, typer.Option(help="keep features of frozen trunks here from run to run")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    save_every: Annotated[int, typer.Option(min=0, help="write a checkpoint every N steps, into OUT/checkpoints; 0: none")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the newest checkpoint; begin where there is none")] = False,
 ) -> None:
     """Train one modality's tower against a frozen text tower, as RECIPE says."""
     try:
-        run_recipe(recipe, Places(media, towers, out, cache), device=device)
+        run_recipe(recipe, Places(media, towers, out, cache), device=device, saving=Saving(save_every, resume))
     except (RecipeError, ManifestError, TowerPackageError) as error:
         console.print(f"error: {error}", markup=False)
         raise typer.Exit(2) from error
 
 
-def run_recipe(recipe: Path, places: Places, *, device: str = "cpu") -> Trained:
+def run_recipe(recipe: Path, places: Places, *, device: str = "cpu", saving: Saving = Saving()) -> Trained:  # noqa: B008  (frozen)
     """`train` with a progress bar and a summary on standard error."""
     columns = (
         TextColumn("{task.description}"),
@@ -55,7 +57,9 @@ def run_recipe(recipe: Path, places: Places, *, device: str = "cpu") -> Trained:
             numbers = "  ".join(f"{name} {value:.3f}" for name, value in step.numbers.items())
             bars.update(tasks[step.stage], completed=step.done, numbers=numbers)
 
-        trained = train(followed, places, device=device, report=report)
+        trained = train(followed, places, device=device, saving=saving, report=report)
+    if trained.resumed_at:
+        console.print(f"resumed after {trained.resumed_at} steps")
     for item, reason in trained.skipped.items():
         console.print(f"skipped {item}: {reason}")
     console.print(f"{trained.package}: {trained.items} items, {len(trained.skipped)} skipped, logit scale {trained.logit_scale:.1f}")

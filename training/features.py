@@ -54,9 +54,9 @@ class FeatureBatches:
         self._templates = templates
         self.steps = steps_of(len(views.items), batch)
 
-    def epoch(self, number: int) -> Iterator[Batch]:
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         order = epoch_order(len(self._items), self._seed, number)
-        for step in range(self.steps):
+        for step in range(start, self.steps):
             chosen = order[step * self._batch : (step + 1) * self._batch]
             rngs = [item_rng(self._seed, number, int(index)) for index in chosen]
             views = [int(rng.integers(self._features.shape[1])) for rng in rngs]

@@ -29,16 +29,31 @@ class FrozenText:
         self._tower = package.module().requires_grad_(False).to(device)
         self._device = device
         self._known: dict[str, Tensor] = {}
+        self._mates: dict[str, tuple[str, ...]] = {}
+        """Text → the texts that it was computed with, itself among them: its last bits depend on them."""
 
     def vectors(self, texts: Sequence[str]) -> Tensor:
         """``(n, d)`` float32 unit rows."""
-        if len(self._known) > _REMEMBERED:
+        if len(self._mates) > _REMEMBERED:
+            self._mates.clear()
             self._known.clear()
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        new = [text for text in dict.fromkeys(texts) if text not in self._mates]
         for start in range(0, len(new), _CHUNK):
-            chunk = new[start : start + _CHUNK]
-            self._known.update(zip(chunk, self._compute(chunk), strict=True))
+            chunk = tuple(new[start : start + _CHUNK])
+            self._mates.update(dict.fromkeys(chunk, chunk))
+        for text in texts:
+            if text not in self._known:
+                mates = self._mates[text]
+                self._known.update(zip(mates, self._compute(mates), strict=True))
         return torch.stack([self._known[text] for text in texts])
+
+    def state(self) -> list[list[str]]:
+        """Which texts were computed together so far. With it, a resumed run computes each of them as it was, bit for bit."""
+        return [list(chunk) for chunk in dict.fromkeys(self._mates.values())]
+
+    def restore(self, state: Sequence[Sequence[str]]) -> None:
+        self._known.clear()
+        self._mates = {text: tuple(chunk) for chunk in state for text in chunk}
 
     def arrays(self, texts: Sequence[str]) -> np.ndarray:
         return self.vectors(texts).cpu().numpy()

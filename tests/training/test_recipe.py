@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from bindery.bundle import PACKAGED_BUNDLES
 from training.recipe import RecipeError, read_recipe
 from training.starter.__main__ import MODALITIES, RECIPES
 
@@ -36,6 +38,12 @@ def test_the_starters_recipes_are_whole_and_leave_copyleft_media_out(modality: s
     assert recipe.spec.kind == modality
     assert {"GPL*", "CC-BY-SA*", "CC-Sampling+*", "*not re-verified*"} <= set(recipe.data.skip_licences)
     assert recipe.data.split == "train"
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_the_committed_starter_was_made_by_the_committed_recipes(modality: str) -> None:
+    manifest = json.loads((PACKAGED_BUNDLES / "starter" / "manifest.json").read_text(encoding="utf-8"))
+    assert read_recipe(RECIPES / f"{modality}.toml").digest() == manifest["provenance"]["towers"][modality]["recipe_sha256"]
 
 
 @pytest.mark.parametrize(

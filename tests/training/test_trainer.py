@@ -12,6 +12,7 @@ from tests.training.toyset import DIMENSION, make_pictures, make_text_tower
 from training.data.batches import Decoder
 from training.data.manifest import read_manifest
 from training.features import HeadedTower
+from training.feed import split_off
 from training.metrics import top_k
 from training.recipe import Recipe, RecipeError
 from training.start import choose_trained, set_training, start_tower
@@ -20,7 +21,7 @@ from training.towers.build import build_tower
 from training.towers.convnet import ConvNetConfig, ConvNetTower, Stage
 from training.towers.package import load_tower, save_tower
 from training.towers.vit import VideoBlock, VitConfig, VitTower
-from training.trainer import Places, Trained, split_off, train
+from training.trainer import Places, Trained, train
 
 VIT = VitConfig(width=32, layers=2, heads=2, mlp_width=64, patch=4, size=(16, 16), dimension=DIMENSION, patch_dropout=0.25)
 STAGES = (Stage(kernel=3, stride=2, expand=2, channels=8, blocks=2),)

@@ -26,7 +26,7 @@ from training.data.shards import Files
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One training step's items: the model's inputs by name, batch first, and one caption each."""
+    """One training step's items: the model's inputs by name, batch first, and one caption each. Empty when none could be read."""
 
     inputs: dict[str, Tensor]
     captions: tuple[str, ...]
@@ -39,7 +39,9 @@ class Batches(Protocol):
     steps: int
     """Batches in an epoch."""
 
-    def epoch(self, number: int) -> Iterator[Batch]: ...
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """The `steps` batches of this epoch, or those from ``start`` on, which are the same ones."""
+        ...
 
 
 class Decoder:
@@ -89,18 +91,16 @@ class MediaBatches:
         self._threads = threads
         self.steps = steps_of(len(decoder.items), batch)
 
-    def epoch(self, number: int) -> Iterator[Batch]:
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         order = epoch_order(len(self._decoder.items), self._seed, number)
         with ThreadPoolExecutor(self._threads) as pool:
-            chunks = [order[start : start + self._batch] for start in range(0, len(order), self._batch)][: self.steps]
+            chunks = [order[first : first + self._batch] for first in range(0, len(order), self._batch)][start : self.steps]
             ahead = [pool.submit(self._example, int(i), number) for i in chunks[0]] if chunks else []
             for position in range(len(chunks)):
                 current, ahead = ahead, []
                 if position + 1 < len(chunks):
                     ahead = [pool.submit(self._example, int(i), number) for i in chunks[position + 1]]
-                examples = [example for future in current if (example := future.result()) is not None]
-                if examples:
-                    yield _stack(examples)
+                yield _stack([example for future in current if (example := future.result()) is not None])
 
     def _example(self, index: int, epoch: int) -> tuple[Tensors, str, str] | None:
         tensors = self._decoder.tensors(index)
@@ -137,6 +137,6 @@ def steps_of(count: int, batch: int) -> int:
 
 
 def _stack(examples: Sequence[tuple[Tensors, str, str]]) -> Batch:
-    names = examples[0][0]
+    names = examples[0][0] if examples else ()
     inputs = {name: torch.from_numpy(np.stack([tensors[name] for tensors, _, _ in examples])) for name in names}
     return Batch(inputs, tuple(caption for _, caption, _ in examples), tuple(label for _, _, label in examples))

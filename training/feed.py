@@ -1,0 +1,107 @@
+"""From a recipe to its batches: which items, how they are split, and whether the tower sees media or kept features."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from torch import Tensor, nn
+
+from training.data.batches import Batches, Decoder, MediaBatches
+from training.data.manifest import Item, read_manifest, without_licences
+from training.features import FEATURES, FeatureBatches, HeadedTower, feature_views, features_key, load_views, save_views
+from training.progress import Progress, Report
+from training.recipe import Recipe, RecipeError
+from training.towers.tower import Tower, unit
+
+
+def read_items(recipe: Recipe, media: Path) -> list[Item]:
+    """The items that the recipe names. Raises `RecipeError` when there is none, `ManifestError`."""
+    everything = read_manifest(media / recipe.data.manifest, split=recipe.data.split)
+    items = without_licences(everything, recipe.data.skip_licences)
+    if not items:
+        raise RecipeError(f"{media / recipe.data.manifest} has no item of split {recipe.data.split!r} with a licence that may be used")
+    return items
+
+
+def split_off(items: Sequence[Item], share: float, seed: int) -> tuple[list[Item], list[Item]]:
+    """(training, held out): the share of each label, rounded down, drawn from the seed."""
+    order = np.random.default_rng([seed, 2]).permutation(len(items))
+    left = {label: int(share * count) for label, count in Counter(item.label for item in items).items()}
+    aside: set[int] = set()
+    for index in order:
+        if left[items[index].label] > 0:
+            left[items[index].label] -= 1
+            aside.add(int(index))
+    return [item for i, item in enumerate(items) if i not in aside], [items[i] for i in sorted(aside)]
+
+
+class WholeTower(nn.Module):
+    """Encodes media: the tower's inputs by name → ``(n, dimension)`` unit rows."""
+
+    def __init__(self, tower: Tower) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        return self.tower(**inputs)
+
+
+class HeadAlone(nn.Module):
+    """Encodes kept features of a frozen trunk: `FEATURES` → ``(n, dimension)`` unit rows."""
+
+    def __init__(self, tower: HeadedTower) -> None:
+        super().__init__()
+        self.head = tower.head
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        return unit(self.head(inputs[FEATURES]))
+
+
+def build_feed(
+    recipe: Recipe, tower: Tower, decoder: Decoder, *, cache: Path | None, device: str, report: Report
+) -> tuple[Batches, nn.Module]:
+    """The batches, and the module that makes vectors of them. Raises `RecipeError` when the tower has no head to train alone."""
+    if recipe.features is None:
+        media = MediaBatches(
+            decoder,
+            batch=recipe.optim.batch,
+            seed=recipe.seed,
+            how=recipe.augment,
+            templates=recipe.data.templates,
+            threads=recipe.data.threads,
+        )
+        return media, WholeTower(tower)
+    if not (hasattr(tower, "features") and hasattr(tower, "head")):
+        raise RecipeError(f"{type(tower).__name__} has no trunk and head; leave out features")
+    headed = cast(HeadedTower, tower.eval())
+    return _feature_batches(recipe, headed, decoder, cache, device, report), HeadAlone(headed)
+
+
+def _feature_batches(
+    recipe: Recipe, tower: HeadedTower, decoder: Decoder, cache: Path | None, device: str, report: Report
+) -> FeatureBatches:
+    assert recipe.features is not None
+    wanted = recipe.features.views
+    meaning = f"{recipe.spec.model_dump_json()} {recipe.augment.model_dump_json()} {wanted} {recipe.seed}"
+    file = None if cache is None else cache / f"{features_key(tower, decoder, meaning)}.safetensors"
+    if file is not None and file.is_file():
+        views = load_views(file, decoder.items)
+        decoder.skipped.update(views.skipped)
+    else:
+        total = len(decoder.items)
+        views = feature_views(
+            tower,
+            decoder,
+            views=wanted,
+            how=recipe.augment,
+            seed=recipe.seed,
+            device=device,
+            report=lambda done: report(Progress("features", done, total, {})),
+        )
+        if file is not None:
+            save_views(file, views)
+    return FeatureBatches(views, batch=recipe.optim.batch, seed=recipe.seed, templates=recipe.data.templates)
