@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bindery.collections import Item, ItemResult, Query, SearchResult, Store, check_space, new_item_id
-from bindery.collections.local import LocalCollection
+from bindery.collections import Collection, CollectionStore, Item, ItemResult, Query, SearchResult, Store, check_space, new_item_id
 from bindery.embedder import Embedder, Input, load
 from bindery.errors import BinderyError, BundleNotFound, InvalidParameter
 from bindery.kinds import KINDS, parse_options
@@ -30,7 +29,7 @@ _ADDED_AT_ONCE = 16  # items in one commit: what a crash or a Ctrl-C can lose
 class SearchableCollection:
     """A collection and the model that belongs to its space; the model is opened when something needs embedding."""
 
-    def __init__(self, store: Store, collection: LocalCollection, model: Embedder | None = None) -> None:
+    def __init__(self, store: CollectionStore, collection: Collection, model: Embedder | None = None) -> None:
         self._store = store
         self._model = model
         self.collection = collection

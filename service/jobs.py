@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from bindery.collections import Store
+from bindery.collections import CollectionStore
 from bindery.engine.engine import Engine
 from bindery.errors import BinderyError, JobState, SourceNotAllowed
 from bindery.jobs.ledger import ENDED, Job, Ledger, State
@@ -50,7 +50,7 @@ class Roots:
 class Jobs:
     """Lives on the engines' event loop. ``engine`` gives the default model's: a job keeps the one that it was started with."""
 
-    def __init__(self, engine: Callable[[], Engine], store: Store, ledger: Ledger, roots: Roots) -> None:
+    def __init__(self, engine: Callable[[], Engine], store: CollectionStore, ledger: Ledger, roots: Roots) -> None:
         self.ledger = ledger
         self._engine = engine
         self._store = store

@@ -11,7 +11,7 @@ import structlog
 from fastapi import Request
 
 from bindery.bundle import Bundle, find_bundle
-from bindery.collections import Store
+from bindery.collections import CollectionStore, open_store
 from bindery.engine.engine import Engine
 from bindery.errors import BinderyError, EngineDown, Starting
 from bindery.jobs.ledger import Ledger
@@ -36,7 +36,7 @@ class State:
         self.label_vectors = LabelVectors(self.metrics)
         self._models = Models(settings, self.metrics)
         self._ready = False
-        self._store: Store | None = None
+        self._store: CollectionStore | None = None
         self._ledger: Ledger | None = None
         self._jobs: Jobs | None = None
         self._failure: BinderyError | None = None
@@ -66,7 +66,7 @@ class State:
         return self.engine.bundle
 
     @property
-    def store(self) -> Store:
+    def store(self) -> CollectionStore:
         """Collections and label sets; synchronous, so call it in a thread. Raises as `models` does: without a bundle there is no space."""
         _ = self.models
         assert self._store is not None, "the store is opened before the engine is. This is a bug."
@@ -97,7 +97,7 @@ class State:
         data directory: a server that could never be ready shall not begin to listen.
         """
         directories = [find_bundle(name, self.settings.bundle_places()) for name in self.settings.bundle_names()]
-        self._store = await asyncio.to_thread(Store, self.settings.data_dir, self.limits)
+        self._store = await asyncio.to_thread(open_store, self.settings)
         self._ledger = await asyncio.to_thread(Ledger, self.settings.data_dir)
         self._spool = tempfile.TemporaryDirectory(prefix="bindery-uploads-")
         self._starting = asyncio.create_task(self._start(directories), name="engine-start")

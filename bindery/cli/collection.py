@@ -12,7 +12,7 @@ from bindery.cli.options import DataDir, settings_of
 from bindery.errors import BinderyError, UnknownCollection
 
 if TYPE_CHECKING:
-    from bindery.collections import Collection, Store
+    from bindery.collections import Collection, CollectionStore
 
 app = typer.Typer(help="Collections out to Parquet files, and in from them.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -26,11 +26,11 @@ def export(
     data_dir: DataDir = None,
 ) -> None:
     """Write every item with its vector to Parquet files of at most 100,000 rows."""
-    from bindery.collections import Store
+    from bindery.collections import open_store
     from bindery.collections.portable import export_collection
 
     settings = settings_of(data_dir=data_dir)
-    with Store(settings.data_dir, settings.limits, make=False) as store:
+    with open_store(settings, make=False) as store:
         total = export_collection(store.get(name), out)
     typer.echo(f"{total} items written to {out}")
 
@@ -49,14 +49,14 @@ def import_(
 
     Rows that cannot be taken are named on stderr and counted, and the others go in (exit code 3; 1 when none did).
     """
-    from bindery.collections import Store
+    from bindery.collections import open_store
     from bindery.collections.portable import import_collection
 
     def told(where: str, error: BinderyError) -> None:
         complain(error, where)
 
     settings = settings_of(data_dir=data_dir)
-    with Store(settings.data_dir, settings.limits, make=create) as store:
+    with open_store(settings, make=create) as store:
         target = _made(store, name, folder) if create else store.get(name)
         done = import_collection(target, folder, assume_space=assume_space, complain=told)
     rescaled = f"; {done.rescaled} were not of length 1" if done.rescaled else ""
@@ -64,7 +64,7 @@ def import_(
     raise typer.Exit(exit_code(done.read, done.failed))
 
 
-def _made(store: Store, name: str, folder: Path) -> Collection:
+def _made(store: CollectionStore, name: str, folder: Path) -> Collection:
     from bindery.collections.portable import stated_definition
 
     if name in store:

@@ -12,7 +12,7 @@ from bindery.cli.console import complain, exit_code, note, progress_console
 from bindery.cli.options import Bundle, DataDir, Device, Precision, Threads, bundle_of, parse_pairs, settings_of
 
 if TYPE_CHECKING:
-    from bindery.collections import Store
+    from bindery.collections import CollectionStore
     from bindery.jobs.ledger import Job, Ledger
     from bindery.jobs.progress import Snapshot
     from bindery.jobs.report import Report
@@ -61,7 +61,7 @@ def index(
     """
     rules, fields = parse_pairs(rule), parse_pairs(field)
 
-    from bindery.collections import Store
+    from bindery.collections import open_store
     from bindery.jobs.ledger import Ledger
 
     settings = settings_of(data_dir=data_dir, bundle=bundle, device=device, precision=precision, threads=threads)
@@ -70,7 +70,7 @@ def index(
         clip_stride=clip_stride, prune=prune, force=force, retry_failed=retry_failed, max_error_rate=max_error_rate,
     )  # fmt: skip
     spec.clip_options()  # raises InvalidParameter for what makes no grid
-    with Store(settings.data_dir, settings.limits) as store:
+    with open_store(settings) as store:
         if bundle is None and collection in store:
             settings = bundle_of(store.get(collection).definition, settings)
         ledger = Ledger(settings.data_dir)
@@ -106,7 +106,7 @@ def _job(ledger: Ledger, spec: JobSpec) -> Job:
     return ledger.job(found.id)
 
 
-def _run(job: Job, ledger: Ledger, store: Store, settings: Settings) -> Report:
+def _run(job: Job, ledger: Ledger, store: CollectionStore, settings: Settings) -> Report:
     from bindery.jobs.report import report_of
 
     try:
@@ -119,7 +119,7 @@ def _run(job: Job, ledger: Ledger, store: Store, settings: Settings) -> Report:
     return report
 
 
-async def _index(job: Job, ledger: Ledger, store: Store, settings: Settings) -> Report:
+async def _index(job: Job, ledger: Ledger, store: CollectionStore, settings: Settings) -> Report:
     from bindery.bundle import find_bundle, open_bundle
     from bindery.engine.engine import Engine, EnginePolicy
     from bindery.jobs.run import JobRun

@@ -47,11 +47,11 @@ def search(
         raise typer.BadParameter("--file and --modality go together; to return only some modalities there is --among")
     where = parse_json(filter, "--filter")
 
-    from bindery.collections import Store
+    from bindery.collections import open_store
     from bindery.search import SearchableCollection
 
     settings = settings_of(bundle=bundle, data_dir=data_dir, device=device, precision=precision, threads=threads)
-    with Store(settings.data_dir, settings.limits, make=False) as store:
+    with open_store(settings, make=False) as store:
         found = store.get(collection)
         named = settings if bundle else bundle_of(found.definition, settings)
         searchable = SearchableCollection(store, found, open_model(named) if item is None else None)

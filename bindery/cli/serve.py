@@ -59,8 +59,8 @@ def serve(
 def _check(settings: Settings) -> None:
     """What would keep the service from starting, told in a line before a web server wraps it in a traceback."""
     from bindery.bundle import find_bundle
-    from bindery.collections import Store
+    from bindery.collections import open_store
 
     for name in settings.bundle_names():
         find_bundle(name, settings.bundle_places())
-    Store(settings.data_dir, settings.limits).close()
+    open_store(settings).close()

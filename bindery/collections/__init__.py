@@ -1,7 +1,7 @@
 """Collections: vectors and metadata, durable on disk and searched exactly.
 
-    store ─► local ─► catalog (all SQL) ─► database (connections, lock, migrations)
-               └───► flat (FAISS), filters, records, fields
+    stores ─► store ─► local ─► catalog (all SQL) ─► database (connections, lock, migrations)
+                          └───► flat (FAISS), queries, filters, records, fields
 
 Truth is the catalog; the index in memory is a cache that catches up with it before every search. This room imports
 numpy, faiss and sqlite3, and of the project only errors, limits and vectors. It never sees a media file or a model.
@@ -26,10 +26,12 @@ from bindery.collections.model import (
     new_item_id,
 )
 from bindery.collections.store import Store
+from bindery.collections.stores import CollectionStore, open_store
 
 __all__ = [
     "Collection",
     "CollectionState",
+    "CollectionStore",
     "Definition",
     "Hit",
     "Item",
@@ -42,4 +44,5 @@ __all__ = [
     "check_space",
     "clip_id",
     "new_item_id",
+    "open_store",
 ]

@@ -15,17 +15,15 @@ import numpy as np
 from bindery.collections import catalog
 from bindery.collections.catalog import StoredItem
 from bindery.collections.database import Database
-from bindery.collections.filters import Condition, parse_filter
+from bindery.collections.filters import Condition
 from bindery.collections.flat import Keys
 from bindery.collections.model import CollectionState, Definition, Hit, Item, ItemResult, Page, Query, SearchResult
-from bindery.collections.records import Record, check_vector, decode_vector, encode_metadata, merged, to_record
+from bindery.collections.queries import check_filter, check_one_way, check_page, check_query
+from bindery.collections.records import check_vector, decode_vector, encode_metadata, merged, to_records
 from bindery.collections.resident import ResidentVectors
-from bindery.errors import BinderyError, InvalidParameter, UnknownCollection, UnknownItem
+from bindery.errors import InvalidParameter, UnknownCollection, UnknownItem
 from bindery.limits import Limits
 from bindery.vectors import Vectors
-
-MAX_DEPTH = 10_000
-"""Hits that ``offset`` and ``top_k`` may reach together; for more there is `page`."""
 
 _GROUP_OVERFETCH = 4
 _TRIES = 5  # a search that meets deletions between ranking and reading starts again; then it answers with what is left
@@ -42,17 +40,7 @@ class LocalCollection:
         self._vectors = ResidentVectors(collection_id, definition.dimension)
 
     def upsert(self, items: Sequence[Item], *, media: Sequence[str] = ()) -> list[ItemResult]:
-        results: dict[int, ItemResult] = {}
-        latest: dict[str, tuple[int, Record]] = {}
-        for index, item in enumerate(items):
-            try:
-                record = to_record(item, self.definition, self._limits)
-            except BinderyError as error:
-                results[index] = ItemResult(item.id, "failed", error)
-                continue
-            if item.id in latest:
-                results[latest[item.id][0]] = ItemResult(item.id, "superseded")
-            latest[item.id] = (index, record)
+        results, latest = to_records(items, self.definition, self._limits)
         if latest:
             with self._database.writing() as db:
                 at = self._next_generation(db)
@@ -79,9 +67,8 @@ class LocalCollection:
             return _to_item(self._stored(db, id))
 
     def delete(self, *, ids: Iterable[str] | None = None, filter: Mapping[str, Any] | None = None) -> int:
-        if (ids is None) == (filter is None):
-            raise InvalidParameter("deleting takes ids or a filter, exactly one of them", pointer="/ids")
-        condition = self._condition(filter)
+        check_one_way(ids, filter)
+        condition = check_filter(filter, self.definition, self._limits)
         with self._database.writing() as db:
             self._generation(db)
             if condition is not None:
@@ -93,10 +80,9 @@ class LocalCollection:
         return len(keys)
 
     def page(self, limit: int = 100, cursor: str | None = None, filter: Mapping[str, Any] | None = None) -> Page:
-        if not 1 <= limit <= self._limits.page_items:
-            raise InvalidParameter(f"limit is {limit}; it must be 1 to {self._limits.page_items}", pointer="/limit")
+        check_page(limit, self._limits)
         after = 0 if cursor is None else _decode_cursor(cursor)
-        condition = self._condition(filter)
+        condition = check_filter(filter, self.definition, self._limits)
         with self._database.reading() as db:
             self._generation(db)
             stored = catalog.page(db, self.id, after, limit + 1, condition)
@@ -122,7 +108,7 @@ class LocalCollection:
     def search(self, query: Query) -> SearchResult:
         started = time.perf_counter()
         vector = check_vector(query.vector, self.definition)
-        condition = self._check(query)
+        condition = check_query(query, self.definition, self._limits)
         for attempt in range(_TRIES):
             found = self._search_once(query, vector, condition)
             if found.complete or attempt == _TRIES - 1:
@@ -169,19 +155,6 @@ class LocalCollection:
                 kept.append(position)
                 seen.add(value)
         return np.array(kept, dtype=np.int64)
-
-    def _check(self, query: Query) -> Condition | None:
-        if not 1 <= query.top_k <= self._limits.top_k:
-            raise InvalidParameter(f"top_k is {query.top_k}; it must be 1 to {self._limits.top_k}", pointer="/top_k")
-        if query.offset < 0 or query.offset + query.top_k > MAX_DEPTH:
-            raise InvalidParameter(f"offset is {query.offset}; offset + top_k must be at most {MAX_DEPTH}", pointer="/offset")
-        if query.group_by is not None and query.group_by != "uri" and query.group_by not in self.definition.fields:
-            known = ", ".join(["uri", *self.definition.fields])
-            raise InvalidParameter(f"group_by is {query.group_by!r}; this collection can group by {known}", pointer="/group_by")
-        return self._condition(query.filter)
-
-    def _condition(self, filter: Mapping[str, Any] | None) -> Condition | None:
-        return None if filter is None else parse_filter(filter, self.definition.fields, self._limits.filter_clauses)
 
     def _generation(self, db: sqlite3.Connection) -> int:
         found = catalog.generation(db, self.id)

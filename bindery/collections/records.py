@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bindery.collections.fields import FieldValue, clean_text, typed
-from bindery.collections.model import Definition, Item
-from bindery.errors import DimensionMismatch, InvalidParameter
+from bindery.collections.model import Definition, Item, ItemResult
+from bindery.errors import BinderyError, DimensionMismatch, InvalidParameter
 from bindery.limits import Limits
 from bindery.vectors import Vectors, normalize
 
@@ -60,6 +60,27 @@ def to_record(item: Item, definition: Definition, limits: Limits) -> Record:
         fields=fields,
         content_hash=None if item.content_hash is None else _text("content_hash", item.content_hash, ID_BYTES),
     )
+
+
+def to_records(
+    items: Sequence[Item], definition: Definition, limits: Limits
+) -> tuple[dict[int, ItemResult], dict[str, tuple[int, Record]]]:
+    """The results, by position, of items that are not to be stored, and the others by id, each with its position.
+
+    Of several items with one id the last is stored.
+    """
+    results: dict[int, ItemResult] = {}
+    latest: dict[str, tuple[int, Record]] = {}
+    for index, item in enumerate(items):
+        try:
+            record = to_record(item, definition, limits)
+        except BinderyError as error:
+            results[index] = ItemResult(item.id, "failed", error)
+            continue
+        if item.id in latest:
+            results[latest[item.id][0]] = ItemResult(item.id, "superseded")
+        latest[item.id] = (index, record)
+    return results, latest
 
 
 def check_vector(vector: Vectors, definition: Definition) -> Vectors:

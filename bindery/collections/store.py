@@ -6,7 +6,6 @@ by transaction, readers never wait, and each process sees the others' writes wit
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,14 +17,12 @@ from bindery.collections.database import Database
 from bindery.collections.fields import check_fields
 from bindery.collections.local import LocalCollection
 from bindery.collections.model import Definition, LabelSet
+from bindery.collections.naming import check_dimension, check_label_set_name, check_name, told
 from bindery.collections.snapshots import Snapshot
-from bindery.errors import AlreadyExists, InvalidParameter, TooManyItems, UnknownAlias, UnknownCollection, UnknownLabelSet
+from bindery.errors import AlreadyExists, TooManyItems, UnknownAlias, UnknownCollection, UnknownLabelSet
 from bindery.limits import Limits
 
 CATALOG = "catalog.sqlite"
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-_LABEL_SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_MAX_DIMENSION = 65_536
 
 
 class Store:
@@ -33,6 +30,8 @@ class Store:
 
     Raises `CatalogDamaged`, `CatalogTooNew`, `InvalidParameter`; `UnknownCollection` when it is missing and not to be made.
     """
+
+    backend = "local"
 
     def __init__(self, data_dir: Path | str, limits: Limits | None = None, *, make: bool = True) -> None:
         self.data_dir = Path(data_dir)
@@ -49,9 +48,8 @@ class Store:
 
         Raises `AlreadyExists` when it exists with another definition, `InvalidParameter`.
         """
-        _check_name(name, "collection")
-        if not 1 <= dimension <= _MAX_DIMENSION:
-            raise InvalidParameter(f"dimension is {dimension}; it must be 1 to {_MAX_DIMENSION}", pointer="/dimension")
+        check_name(name, "collection")
+        check_dimension(dimension)
         wanted = Definition(name, space, dimension, bundle, check_fields(fields or {}))
         with self._database.writing() as db:
             found = catalog.find_collection(db, name)
@@ -65,7 +63,7 @@ class Store:
                 found = (catalog.insert_collection(db, wanted), wanted)
         if found[1] != wanted:
             raise AlreadyExists(
-                f"collection {name!r} exists with {_told(found[1])}, asked for was {_told(wanted)}; delete it first or take another name"
+                f"collection {name!r} exists with {told(found[1])}, asked for was {told(wanted)}; delete it first or take another name"
             )
         return self._opened(*found)
 
@@ -104,7 +102,7 @@ class Store:
 
         Raises `AlreadyExists` when a collection has the name, `UnknownCollection` for a target that is none, `InvalidParameter`.
         """
-        _check_name(name, "alias")
+        check_name(name, "alias")
         with self._database.writing() as db:
             if catalog.find_collection(db, name) is not None:
                 raise AlreadyExists(f"{name!r} is a collection's own name; an alias must not hide it. Take another name")
@@ -147,7 +145,7 @@ class Store:
         )
         if replace(target.definition, name=was.name) != was:
             raise AlreadyExists(
-                f"collection {name!r} exists with {_told(target.definition)}, the snapshot has {_told(was)}; restore under another name"
+                f"collection {name!r} exists with {told(target.definition)}, the snapshot has {told(was)}; restore under another name"
             )
         with self._database.writing() as db:
             at = catalog.next_generation(db, target.id)
@@ -167,10 +165,7 @@ class Store:
 
     def put_label_set(self, label_set: LabelSet) -> None:
         """Keep labels under a name, in place of any before. Raises `InvalidParameter`."""
-        if not _LABEL_SET_NAME.fullmatch(label_set.name):
-            raise InvalidParameter(
-                f"label set name {label_set.name!r} is not usable: letters, digits, . _ and -, at most 63, no sign first", pointer="/name"
-            )
+        check_label_set_name(label_set.name)
         with self._database.writing() as db:
             catalog.put_label_set(db, label_set)
 
@@ -213,15 +208,3 @@ class Store:
     def _forget(self, name: str) -> None:
         with self._guard:
             self._open.pop(name, None)
-
-
-def _check_name(name: str, what: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise InvalidParameter(
-            f"{what} name {name!r} is not usable: lower-case letters, digits, _ and -, at most 63, no sign first", pointer="/name"
-        )
-
-
-def _told(definition: Definition) -> str:
-    fields = ", ".join(f"{name}: {kind}" for name, kind in definition.fields.items()) or "none"
-    return f"space {definition.space}, dimension {definition.dimension}, bundle {definition.bundle!r}, fields {fields}"

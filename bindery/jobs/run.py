@@ -13,7 +13,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from bindery.collections import Collection, Store, check_space
+from bindery.collections import Collection, CollectionStore, check_space
 from bindery.engine.engine import Engine
 from bindery.errors import BinderyError, InternalError, InvalidParameter, JobState, ServerFault, SourceNotAllowed, TooManyFailures
 from bindery.jobs.commit import Committer, Result
@@ -40,7 +40,7 @@ OnFailed = Callable[[str, BinderyError], None]
 OnProgress = Callable[[Snapshot], None]
 
 
-def collection_for(spec: JobSpec, engine: Engine, store: Store) -> Collection:
+def collection_for(spec: JobSpec, engine: Engine, store: CollectionStore) -> Collection:
     """The job's collection, made when it is missing; before that, all of the spec that can be checked without its source.
 
     Raises `UnknownModality`, `InvalidParameter`, `SpaceMismatch`.
@@ -66,7 +66,7 @@ class JobRun:
     def __init__(
         self,
         engine: Engine,
-        store: Store,
+        store: CollectionStore,
         ledger: Ledger,
         job: Job,
         *,

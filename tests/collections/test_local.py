@@ -10,7 +10,8 @@ import pytest
 
 from bindery.collections import Item, Query, Store
 from bindery.collections import catalog as catalog_module
-from bindery.collections.local import MAX_DEPTH, LocalCollection
+from bindery.collections.local import LocalCollection
+from bindery.collections.queries import MAX_DEPTH
 from bindery.errors import DimensionMismatch, InvalidFilter, InvalidParameter, UnknownCollection, UnknownItem
 from bindery.vectors import Vectors
 from tests.collections.items import DIMENSION, FIELDS, MODALITIES, item, vector
