@@ -63,7 +63,7 @@ class FeatureBatches:
             items = [self._items[index] for index in chosen]
             captions = tuple(draw_caption(item, self._templates, rng) for item, rng in zip(items, rngs, strict=True))
             features = self._features[torch.from_numpy(chosen), torch.tensor(views)]  # (batch, frames, features)
-            yield Batch({FEATURES: features}, captions, tuple(item.label for item in items))
+            yield Batch({FEATURES: features}, captions, tuple(item.label for item in items), tuple(item.id for item in items))
 
 
 @torch.no_grad()

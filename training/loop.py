@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from training.data.augment import mix_weights
 from training.data.batches import Batch, Batches
-from training.losses import LogitScale, contrastive_loss, positives
+from training.losses import LogitScale, positives
+from training.objective import Objective
 from training.optim import build_optimizer, rate_at, set_rate
 from training.progress import Progress, Report
 from training.recipe import Recipe
@@ -24,9 +25,18 @@ class Loop:
     """One run's moving parts. `run` takes all steps that are left; `state` and `restore` carry them over a stop."""
 
     def __init__(
-        self, recipe: Recipe, tower: Tower, encode: nn.Module, text: FrozenText, batches: Batches, *, device: str, report: Report
+        self,
+        recipe: Recipe,
+        tower: Tower,
+        encode: nn.Module,
+        text: FrozenText,
+        objective: Objective,
+        batches: Batches,
+        *,
+        device: str,
+        report: Report,
     ) -> None:
-        self.scale = LogitScale(recipe.loss.temperature).to(device)
+        self._objective = objective
         self.means: list[float] = []
         """Mean loss of each finished epoch."""
         self._recipe = recipe
@@ -36,7 +46,7 @@ class Loop:
         self._batches = batches
         self._device = device
         self._report = report
-        self._optimizer = build_optimizer([*tower.named_parameters(), ("logit_scale", self.scale.log)], recipe.optim)
+        self._optimizer = build_optimizer([*tower.named_parameters(), *objective.named_trained()], recipe.optim)
         self._losses: list[float] = []
         """Of the epoch that is going on."""
         self._done = 0
@@ -48,6 +58,10 @@ class Loop:
         return self._recipe.optim.epochs * self._batches.steps
 
     @property
+    def scale(self) -> LogitScale:
+        return self._objective.scale
+
+    @property
     def done(self) -> int:
         return self._done
 
@@ -57,33 +71,36 @@ class Loop:
             epoch, first = divmod(self._done, self._batches.steps)
             set_training(self._tower)
             for index, batch in enumerate(self._batches.epoch(epoch, first), start=first):
+                numbers: dict[str, float] = {}
                 if batch.captions:
-                    self._losses.append(self._step(batch, epoch, index))
+                    loss, numbers = self._step(batch, epoch, index)
+                    self._losses.append(loss)
                 self._done += 1
                 if index + 1 == self._batches.steps:
                     self.means.append(float(np.mean(self._losses)) if self._losses else float("nan"))
                     self._losses = []
-                numbers = {"loss": self._losses[-1] if self._losses else self.means[-1] if self.means else float("nan")}
                 self._report(Progress("train", self._done, self.steps, numbers | {"scale": self.scale.value}))
                 after_step(self._done)
 
-    def _step(self, batch: Batch, epoch: int, index: int) -> float:
+    def _step(self, batch: Batch, epoch: int, index: int) -> tuple[float, dict[str, float]]:
+        """One step; gives the loss, and the numbers worth seeing."""
         set_rate(self._optimizer, rate_at(epoch * self._batches.steps + index, self.steps, self._recipe.optim))
         inputs, together = _mixed(batch, self._recipe, epoch, index)
         media = self._encode({name: tensor.to(self._device) for name, tensor in inputs.items()})
-        loss = contrastive_loss(media, self._text.vectors(batch.captions), self.scale(), together.to(self._device))
+        loss, parts = self._objective(media, self._text.vectors(batch.captions), together.to(self._device), batch.ids)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.step()
         self.scale.clamp()
-        return loss.item()
+        value = loss.item()
+        return value, {"loss": value} | (parts if len(parts) > 1 else {})
 
     def state(self) -> dict[str, Any]:
         """Weights, optimiser, random numbers, texts, and how far the run is: everything but the data and the recipe."""
         return {
             "done": self._done,
             "tower": self._tower.state_dict(),
-            "scale": self.scale.state_dict(),
+            "objective": self._objective.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if self._device.startswith("cuda") else [],
@@ -95,7 +112,7 @@ class Loop:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken, in a loop made from the same recipe and data."""
         self._tower.load_state_dict(state["tower"])
-        self.scale.load_state_dict(state["scale"])
+        self._objective.load_state_dict(state["objective"])
         self._optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])
         if state["cuda_rng"]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,6 +16,7 @@ from bindery.spec import Spec
 from training.data.augment import Augment
 from training.lora import LoraConfig
 from training.losses import Positives
+from training.objective import ContrastiveTerm, LossTerm
 from training.optim import OptimRecipe
 from training.towers.build import TowerConfig
 
@@ -83,6 +84,9 @@ class Recipe(_Part):
     features: FeatureRecipe | None = None
     augment: Augment = Augment()
     loss: LossRecipe = LossRecipe()
+    losses: tuple[LossTerm, ...] = Field(
+        (ContrastiveTerm(),), min_length=1, description="what is minimised: the sum, each times its weight"
+    )
     optim: OptimRecipe
 
     @model_validator(mode="after")
@@ -91,11 +95,29 @@ class Recipe(_Part):
             raise ValueError('features are computed once only when tower.train is ["head"]')
         if self.loss.calibrate and self.data.held_out == 0:
             raise ValueError("loss.calibrate needs data.held_out")
+        if self.augment.mixup and any(term.kind == "distill" for term in self.losses):
+            raise ValueError("a teacher has no vectors of mixed items: leave out augment.mixup or the losses of kind distill")
         return self
 
     def digest(self) -> str:
-        """sha256 over the recipe's meaning: comments and order do not count."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """sha256 over the recipe's meaning: comments and order do not count, nor do later fields that are left at their defaults."""
+        return hashlib.sha256(self.model_dump_json(exclude=_unused(self, _LATER)).encode()).hexdigest()
+
+
+_LATER: dict[str, Any] = {"losses": True}
+"""Fields that recipes did not have at first. Where one has its default the digest is the one that the recipe had before."""
+
+
+def _unused(part: BaseModel, later: dict[str, Any]) -> dict[str, Any]:
+    """Which of ``later`` are at their defaults, in pydantic's form for `exclude`."""
+    unused: dict[str, Any] = {}
+    for name, inside in later.items():
+        value = getattr(part, name)
+        if isinstance(inside, dict):
+            unused[name] = _unused(value, inside)
+        elif value == type(part).model_fields[name].get_default(call_default_factory=True):
+            unused[name] = True
+    return unused
 
 
 def read_recipe(path: str | Path) -> Recipe:

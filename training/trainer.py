@@ -11,14 +11,17 @@ from typing import Any, cast
 
 import torch
 
+from bindery.bundle import file_digest
 from training.checkpoint import Checkpoints
 from training.data.batches import Decoder
 from training.data.manifest import Item
+from training.distill import load_teacher
 from training.feed import build_feed, read_items, split_off
 from training.judge import judge
 from training.loop import Loop
 from training.lora import merge_lora
 from training.metrics import Share
+from training.objective import DistillTerm, Objective
 from training.progress import Report
 from training.recipe import Recipe, RecipeError
 from training.start import choose_trained, start_tower
@@ -82,7 +85,8 @@ def train(
     training, aside = split_off(read_items(recipe, places.media), recipe.data.held_out, recipe.seed)
     decoder = Decoder(training, recipe.spec, keep=recipe.data.keep)
     batches, encode = build_feed(recipe, tower, decoder, cache=places.cache, device=device, report=report)
-    loop = Loop(recipe, tower, encode, text, batches, device=device, report=report)
+    objective = _objective(recipe, tower.dimension, training, places.media).to(device)
+    loop = Loop(recipe, tower, encode, text, objective, batches, device=device, report=report)
     resumed_at = _run(loop, recipe, decoder, Checkpoints(places.out / "checkpoints"), saving)
     if len(decoder.skipped) == len(training):
         first = next(iter(decoder.skipped.values()))
@@ -103,9 +107,21 @@ def train(
         recipe.spec,
         logit_scale=logit_scale,
         prompts=recipe.prompts,
-        provenance=_provenance(recipe, places.towers, training, skipped, losses, held_out),
+        provenance=_provenance(recipe, places, training, skipped, losses, held_out),
     )
     return Trained(package, len(training) - len(decoder.skipped), skipped, losses, held_out, logit_scale, resumed_at)
+
+
+def _objective(recipe: Recipe, dimension: int, items: Sequence[Item], media: Path) -> Objective:
+    """The recipe's losses with their teachers. Raises `RecipeError`, naming the file of a teacher that cannot be used."""
+    distilling = [term for term in recipe.losses if isinstance(term, DistillTerm)]
+    try:
+        teachers = [
+            load_teacher(media / term.teacher, items, ids=media / term.ids if term.ids else None, key=term.key) for term in distilling
+        ]
+        return Objective(recipe.losses, teachers, dimension=dimension, temperature=recipe.loss.temperature)
+    except ValueError as error:  # `TeacherError` too
+        raise RecipeError(f"{recipe.name}: {error}") from error
 
 
 def _run(loop: Loop, recipe: Recipe, decoder: Decoder, checkpoints: Checkpoints, saving: Saving) -> int:
@@ -144,9 +160,11 @@ def _items_digest(items: Sequence[Item]) -> str:
 
 
 def _provenance(
-    recipe: Recipe, towers: Path, items: Sequence[Item], skipped: dict[str, str], losses: Sequence[float], held_out: Share
+    recipe: Recipe, places: Places, items: Sequence[Item], skipped: dict[str, str], losses: Sequence[float], held_out: Share
 ) -> dict[str, Any]:
     """Where the tower comes from: enough to make it again, and to credit the data and the weights it started from."""
+    distilling = [term for term in recipe.losses if isinstance(term, DistillTerm)]
+    teachers = [{"file": term.teacher, "sha256": file_digest(places.media / term.teacher), "how": term.how} for term in distilling]
     sources = Counter((item.source, item.licence) for item in items if item.id not in skipped)
     return {
         "recipe": recipe.name,
@@ -154,11 +172,11 @@ def _provenance(
         "seed": recipe.seed,
         "start": None
         if recipe.tower.start is None
-        else {"package": recipe.tower.start} | load_tower(towers / recipe.tower.start).provenance,
+        else {"package": recipe.tower.start} | load_tower(places.towers / recipe.tower.start).provenance,
         "text": recipe.text,
         "data": [{"source": source, "licence": licence, "items": count} for (source, licence), count in sorted(sources.items())],
         "skipped_items": len(skipped),
         "loss": losses[-1],
         "held_out": {"top1": held_out.hits, "n": held_out.n},
         "torch": torch.__version__,
-    }
+    } | ({"teachers": teachers} if teachers else {})

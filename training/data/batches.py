@@ -31,6 +31,17 @@ class Batch:
     inputs: dict[str, Tensor]
     captions: tuple[str, ...]
     labels: tuple[str, ...]
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One item as one epoch sees it."""
+
+    tensors: Tensors
+    caption: str
+    label: str
+    id: str
 
 
 class Batches(Protocol):
@@ -102,14 +113,14 @@ class MediaBatches:
                     ahead = [pool.submit(self._example, int(i), number) for i in chunks[position + 1]]
                 yield _stack([example for future in current if (example := future.result()) is not None])
 
-    def _example(self, index: int, epoch: int) -> tuple[Tensors, str, str] | None:
+    def _example(self, index: int, epoch: int) -> Example | None:
         tensors = self._decoder.tensors(index)
         if tensors is None:
             return None
         rng = item_rng(self._seed, epoch, index)
         item = self._decoder.items[index]
         changed = {name: augment(array, self._how, rng) for name, array in tensors.items()}
-        return changed, draw_caption(item, self._templates, rng), item.label
+        return Example(changed, draw_caption(item, self._templates, rng), item.label, item.id)
 
 
 def captions_of(item: Item, templates: Sequence[str]) -> list[str]:
@@ -136,7 +147,7 @@ def steps_of(count: int, batch: int) -> int:
     return max(1, count // batch)
 
 
-def _stack(examples: Sequence[tuple[Tensors, str, str]]) -> Batch:
-    names = examples[0][0] if examples else ()
-    inputs = {name: torch.from_numpy(np.stack([tensors[name] for tensors, _, _ in examples])) for name in names}
-    return Batch(inputs, tuple(caption for _, caption, _ in examples), tuple(label for _, _, label in examples))
+def _stack(examples: Sequence[Example]) -> Batch:
+    names = examples[0].tensors if examples else ()
+    inputs = {name: torch.from_numpy(np.stack([example.tensors[name] for example in examples])) for name in names}
+    return Batch(inputs, tuple(e.caption for e in examples), tuple(e.label for e in examples), tuple(e.id for e in examples))

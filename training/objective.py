@@ -1,0 +1,99 @@
+"""What a run minimises: the recipe's losses, each times its weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from training.distill import Key, Teacher, cosine_loss, relational_loss, similarity_loss
+from training.losses import LogitScale, contrastive_loss
+from training.towers.tower import unit
+
+
+class ContrastiveTerm(BaseModel):
+    """Symmetric InfoNCE against the captions, by the rules of the recipe's `[loss]`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["contrastive"] = "contrastive"
+    weight: float = Field(1.0, gt=0)
+
+
+class DistillTerm(BaseModel):
+    """Follow the vectors of another model. Items that it has none for do not count."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["distill"]
+    weight: float = Field(1.0, gt=0)
+    teacher: str = Field(description=".npz with `ids` and `vectors`, or .npy beside a file of ids; relative to the media directory")
+    ids: str | None = Field(None, description="for .npy: one id a line; left out: NAME.ids.txt")
+    key: Key = Field("id", description="the manifest's column that the ids are found in")
+    how: Literal["cosine", "relational", "kl"] = Field(
+        "cosine",
+        description="cosine: the same vector (through a learned projection where lengths differ); relational: the same cosines between "
+        "items; kl: the same distribution over similarities",
+    )
+    temperature: float = Field(0.05, gt=0, description="of the distributions, for kl")
+    against: Literal["items", "captions"] = Field(
+        "items", description="for kl: similarities to the other items, or to the captions, when the teacher lives in this space"
+    )
+
+
+LossTerm = Annotated[ContrastiveTerm | DistillTerm, Field(discriminator="kind")]
+
+
+class Objective(nn.Module):
+    """The weighted sum over a whole batch. Owns what is learned beside the tower: the logit scale and teachers' projections."""
+
+    def __init__(self, terms: Sequence[LossTerm], teachers: Sequence[Teacher], *, dimension: int, temperature: float) -> None:
+        """``teachers``: one for each distilling term, in their order. Raises `ValueError` where a teacher's length cannot be used."""
+        super().__init__()
+        self.scale = LogitScale(temperature)
+        self.projections = nn.ModuleDict()
+        self._terms = tuple(terms)
+        waiting = iter(teachers)
+        self._teachers = [next(waiting) if isinstance(term, DistillTerm) else None for term in self._terms]
+        for number, (term, teacher) in enumerate(zip(self._terms, self._teachers, strict=True)):
+            if isinstance(term, DistillTerm) and teacher is not None and teacher.dimension != dimension:
+                if term.how == "kl" and term.against == "captions":
+                    raise ValueError(f"{term.teacher} has vectors of {teacher.dimension} values and the captions of {dimension}")
+                if term.how == "cosine":
+                    self.projections[str(number)] = nn.Linear(dimension, teacher.dimension, bias=False)
+
+    def named_trained(self) -> list[tuple[str, nn.Parameter]]:
+        """The logit scale under its name in recipes, and the projections, which are left behind when the run ends."""
+        return [("logit_scale", self.scale.log), *((f"losses.{name}", p) for name, p in self.projections.named_parameters())]
+
+    def forward(self, media: Tensor, text: Tensor, together: Tensor, ids: Sequence[str]) -> tuple[Tensor, dict[str, float]]:
+        """``media``, ``text``: ``(n, d)`` unit rows; ``together``: ``(n, n)`` as for `contrastive_loss`. The sum, and each part by name."""
+        total = torch.zeros((), device=media.device)
+        parts: dict[str, float] = {}
+        for number, (term, teacher) in enumerate(zip(self._terms, self._teachers, strict=True)):
+            if isinstance(term, ContrastiveTerm):
+                name: str = term.kind
+                part = contrastive_loss(media, text, self.scale(), together)
+            else:
+                assert teacher is not None
+                name = term.how
+                part = self._distilled(number, term, teacher, media, text, ids)
+            parts[name if name not in parts else f"{name}.{number}"] = part.item()
+            total = part if len(self._terms) == 1 and term.weight == 1 else total + term.weight * part
+        return total, parts
+
+    def _distilled(self, number: int, term: DistillTerm, teacher: Teacher, media: Tensor, text: Tensor, ids: Sequence[str]) -> Tensor:
+        known, taught = (tensor.to(media.device) for tensor in teacher.of(ids))
+        student = media[known]
+        to_captions = term.how == "kl" and term.against == "captions"
+        if len(known) < (1 if term.how == "cosine" or to_captions else 2):
+            return student.sum() * 0.0  # nothing to compare with in this batch
+        if term.how == "relational":
+            return relational_loss(student, taught)
+        if term.how == "kl":
+            return similarity_loss(student, taught, term.temperature, text if to_captions else None)
+        name = str(number)
+        return cosine_loss(unit(self.projections[name](student)) if name in self.projections else student, taught)
