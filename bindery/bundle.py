@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bindery.errors import BundleDamaged, BundleNotFound, BundleTooNew, UnknownModality
 from bindery.spec import Spec
@@ -65,11 +66,29 @@ class Artefact(_Frozen):
     built_with: dict[str, str] = {}
 
 
+class KnownAnswer(_Frozen):
+    """What the exact graph gave at export for an input that can be made again (`bindery.known_answer`)."""
+
+    recipe: Literal["text", "stripes"]
+    text: str = Field("", description="the input of the recipe `text`")
+    vector: tuple[float, ...]
+
+    @field_validator("vector")
+    @classmethod
+    def _is_a_direction(cls, vector: tuple[float, ...]) -> tuple[float, ...]:
+        if not 0.99 < math.hypot(*vector) < 1.01:  # a NaN fails too
+            raise ValueError("a known answer is a vector of unit length")
+        return vector
+
+
 class Modality(_Frozen):
     """Spec, graphs and words of one modality. ``logit_scale`` is the multiplier of cosines, already exponentiated."""
 
     spec: Spec
     artefacts: tuple[Artefact, ...] = Field(min_length=1)
+    canary: KnownAnswer | None = Field(
+        None, description="the engine asks for it at the start; bundles made before there were any have none"
+    )
     logit_scale: float | None = Field(None, gt=0)
     prompts: tuple[str, ...] = Field(("{}",), description="templates with one `{}` for the label")
 
@@ -108,6 +127,11 @@ class Manifest(_Frozen):
             if pure.is_absolute() or ".." in pure.parts or "\\" in path or path != str(pure):
                 raise ValueError(f"file {path!r} must be a plain relative path")
         for name, modality in self.modalities.items():
+            canary = modality.canary
+            if canary is not None and len(canary.vector) != self.dimension:
+                raise ValueError(f"the canary of modality {name!r} has {len(canary.vector)} values, not {self.dimension}")
+            if canary is not None and (canary.recipe == "text") != (modality.kind == "text"):
+                raise ValueError(f"the canary of modality {name!r} has recipe {canary.recipe!r}, which is not for kind {modality.kind}")
             wanted = [a.path for a in modality.artefacts]
             if modality.spec.kind == "text":
                 wanted.append(modality.spec.tokenizer)

@@ -319,6 +319,10 @@ class BundleTooNew(BundleError):
     code, title = "bundle_too_new", "The bundle was written by a newer bindery"
 
 
+class BundleDiffers(BundleError):
+    code, title = "bundle_differs", "A graph gives another vector here than at its export"
+
+
 class DeviceUnavailable(BundleError):
     code, title = "device_unavailable", "The wanted device cannot run this bundle"
 

@@ -19,10 +19,13 @@ import torch
 from pydantic import ValidationError
 
 import bindery
-from bindery.bundle import FORMAT, MANIFEST, Artefact, FileEntry, Manifest, Modality, Parity, file_digest, open_bundle
+from bindery.bundle import FORMAT, MANIFEST, Artefact, FileEntry, KnownAnswer, Manifest, Modality, Parity, file_digest, open_bundle
 from bindery.decoded import Tensors
+from bindery.known_answer import TEXT, known_input
+from bindery.prepare.tokens import TextTokenizer
 from bindery.runtime.collate import collate
 from bindery.runtime.cores import usable_cores
+from bindery.runtime.encoder import Encoder
 from bindery.runtime.onnx import OnnxEncoder
 from bindery.spec import Spec, TextSpec
 from export.card import model_card
@@ -103,9 +106,9 @@ def write_bundle(out: Path, sources: Sequence[TowerSource], order: BundleOrder) 
             if isinstance(spec, TextSpec):
                 assert source.tokenizer is not None
                 space = space_of(tower, spec, source.tokenizer)
-            artefact = _export(staging, source, tower, order, shared)
+            artefact, canary = _export(staging, source, tower, order, shared)
             modalities[source.modality] = Modality(
-                spec=spec, artefacts=(artefact,), logit_scale=source.logit_scale, prompts=source.prompts or ("{}",)
+                spec=spec, artefacts=(artefact,), canary=canary, logit_scale=source.logit_scale, prompts=source.prompts or ("{}",)
             )
         return _finish(staging, modalities, dimensions, space, order)
 
@@ -160,7 +163,9 @@ def _tokenizer_path(source: TowerSource) -> str:
     return f"{source.modality}/tokenizer.json"
 
 
-def _export(staging: Path, source: TowerSource, tower: Tower, order: BundleOrder, shared: WeightFile | None) -> Artefact:
+def _export(
+    staging: Path, source: TowerSource, tower: Tower, order: BundleOrder, shared: WeightFile | None
+) -> tuple[Artefact, KnownAnswer]:
     check_fit(source.modality, source.spec, tower)
     storage, max_batch = order.storage_of(source), order.batch_of(source)
     batches = batch_sizes(max_batch)
@@ -187,7 +192,14 @@ def _export(staging: Path, source: TowerSource, tower: Tower, order: BundleOrder
     parity = measure(encoder, items, reference_vectors(tower, items), batches, pad_id)
     require(parity, order.floor_of(source), source.modality)
     log.info("%s: cosine %.7f, component %.1e", source.modality, parity.cosine_min, parity.max_abs)
-    return artefact.model_copy(update={"parity": parity})
+    return artefact.model_copy(update={"parity": parity}), _canary(encoder, source.spec, artefact, tokenizer)
+
+
+def _canary(encoder: Encoder, spec: Spec, artefact: Artefact, tokenizer: Path) -> KnownAnswer:
+    words = TextTokenizer(tokenizer, spec) if isinstance(spec, TextSpec) else None
+    (vector,) = encoder.encode(collate([known_input(artefact.inputs, words)]))
+    numbers = tuple(round(float(value), 7) for value in vector)
+    return KnownAnswer(recipe="stripes", vector=numbers) if words is None else KnownAnswer(recipe="text", text=TEXT, vector=numbers)
 
 
 def _save_graph(

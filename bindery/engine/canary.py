@@ -1,5 +1,6 @@
 """The same input through every graph, at the start and again while idle: a graph that answers otherwise than it did is not to be trusted.
 
+Where the manifest knows the answer that the graph gave at its export, the start is refused when this machine gives another.
 The first run also warms the graph up, and the second says what an item costs. It goes through the queue as any item does.
 """
 
@@ -14,13 +15,13 @@ from itertools import cycle
 
 import numpy as np
 
-from bindery.bundle import Artefact
+from bindery.bundle import Artefact, KnownAnswer
 from bindery.decoded import Tensors
 from bindery.engine.batching import Inferred
-from bindery.errors import BinderyError, DeadlineExceeded, EngineDown
+from bindery.errors import BinderyError, BundleDiffers, DeadlineExceeded, EngineDown
+from bindery.known_answer import FLOOR, cosine_to
 from bindery.vectors import Vectors
 
-TEXT = "a canary sings in the engine room"
 TOLERANCE = 1e-5
 _WAIT_S = 30.0  # of one check, for the runtime; then it is given up and says nothing
 _LONG_MS = 1000.0  # a first run as long as this is not repeated for the sake of a better figure
@@ -42,20 +43,25 @@ class Canary:
         self._inputs: Mapping[str, Tensors] = {}
         self._infer = infer
         self._every_s = every_s
+        self._answers: Mapping[str, KnownAnswer] = {}
         self._first: dict[str, Vectors] = {}
         self._moved: dict[str, float] = {}
         self._turns: Iterator[str] = cycle(())
         self._checked = time.monotonic()
         self._check: asyncio.Task[None] | None = None
 
-    async def record(self, inputs: Mapping[str, Tensors]) -> dict[str, float]:
-        """``inputs``: one item's tensors a modality. Gives the milliseconds of one item by modality. Raises what a graph raises."""
-        self._inputs, self._turns = inputs, cycle(inputs)
+    async def record(self, inputs: Mapping[str, Tensors], answers: Mapping[str, KnownAnswer]) -> dict[str, float]:
+        """``inputs``: one item's tensors a modality; ``answers``: to those whose answer is known.
+
+        Gives the milliseconds of one item by modality. Raises what a graph raises, and `BundleDiffers`.
+        """
+        self._inputs, self._turns, self._answers = inputs, cycle(inputs), answers
         milliseconds = {}
         for modality, tensors in self._inputs.items():
             run = await self._infer(modality, tensors, None)
             if run.infer_ms < _LONG_MS:
                 run = await self._infer(modality, tensors, None)
+            _require_known(modality, run.vector, answers.get(modality))
             self._first[modality] = run.vector.copy()
             milliseconds[modality] = run.infer_ms
         return milliseconds
@@ -84,6 +90,7 @@ class Canary:
     async def _again(self, modality: str) -> None:
         try:
             run = await self._infer(modality, self._inputs[modality], time.monotonic() + _WAIT_S)
+            _require_known(modality, run.vector, self._answers.get(modality))
             moved = float(np.abs(run.vector - self._first[modality]).max())
         except (DeadlineExceeded, EngineDown):  # says nothing about the graph, and is seen elsewhere
             return
@@ -94,3 +101,15 @@ class Canary:
             self._moved[modality] = moved
         else:
             self._moved.pop(modality, None)
+
+
+def _require_known(modality: str, vector: Vectors, answer: KnownAnswer | None) -> None:
+    """Raises `BundleDiffers`."""
+    if answer is None:
+        return
+    cosine = cosine_to(answer, vector)
+    if not cosine >= FLOOR:
+        raise BundleDiffers(
+            f"modality {modality!r} gives another vector for its canary than at export: cosine {cosine:.4f}, at least {FLOOR} is asked; "
+            "try precision 'exact' or another device, or export the bundle again"
+        )

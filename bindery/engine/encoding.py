@@ -11,11 +11,12 @@ from bindery.bundle import Bundle
 from bindery.decoded import Tensors
 from bindery.engine.admission import Costs
 from bindery.engine.batching import Batcher, Inferred
-from bindery.engine.canary import TEXT, Canary, still_input
+from bindery.engine.canary import Canary, still_input
 from bindery.engine.events import BatchRun, Event, LoopRestarted
 from bindery.engine.lanes import Priority
 from bindery.engine.supervision import running_s, stuck
 from bindery.errors import EngineDown
+from bindery.known_answer import known_input
 from bindery.prepare.tokens import TextTokenizer
 from bindery.runtime.encoder import Encoder
 from bindery.spec import TextSpec
@@ -49,11 +50,9 @@ class Encoding:
         for modality, encoder in self.encoders.items():
             self._batchers[modality] = self._batcher(modality, encoder, runtime)
             self._begin(modality)
-        inputs = {
-            modality: tokenizers[modality].encode(TEXT).tensors if modality in tokenizers else self._still(modality)
-            for modality, encoder in self.encoders.items()
-        }
-        for modality, infer_ms in (await self._canary.record(inputs)).items():
+        inputs = {modality: self._question(modality, tokenizers.get(modality)) for modality in self.encoders}
+        known = {name: modality.canary for name, modality in self._bundle.manifest.modalities.items() if modality.canary is not None}
+        for modality, infer_ms in (await self._canary.record(inputs, known)).items():
             tensor_bytes = sum(tensor.nbytes for tensor in inputs[modality].values())
             self._costs.measured(modality, infer_ms, tensor_bytes, decodes=modality not in tokenizers)
         self._warm = True
@@ -98,8 +97,12 @@ class Encoding:
         pad_id = spec.pad_id if isinstance(spec, TextSpec) else 0
         return Batcher(encoder, pad_id=pad_id, max_batch=self._max_batch, runtime=runtime, executor=self._thread, on_batch=ran)
 
-    def _still(self, modality: str) -> Tensors:
-        return still_input(self._bundle.modality(modality).artefacts[0])  # every precision takes the same inputs
+    def _question(self, modality: str, tokenizer: TextTokenizer | None) -> Tensors:
+        entry = self._bundle.modality(modality)
+        artefact = entry.artefacts[0]  # every precision takes the same inputs
+        if entry.canary is not None:
+            return known_input(artefact.inputs, tokenizer, entry.canary.text)
+        return still_input(artefact) if tokenizer is None else known_input(artefact.inputs, tokenizer)
 
     def _begin(self, modality: str) -> None:
         task = asyncio.create_task(self._batchers[modality].run(), name=f"batch-{modality}")

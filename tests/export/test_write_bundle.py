@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bindery.bundle import open_bundle
+from bindery.known_answer import TEXT, stripes
 from bindery.runtime.open import open_encoder
 from bindery.spec import AudioSpec, VideoSpec
 from export.errors import ExportError, ExportUsageError, ParityError
@@ -37,6 +38,20 @@ def test_the_manifest_says_how_each_graph_was_measured(bundle: Path) -> None:
     assert artefact.parity.cosine_min > 0.99999
     assert artefact.opset == onnx.load(bundle / artefact.path).opset_import[0].version
     assert {"torch", "onnxruntime", "bindery"} <= artefact.built_with.keys()
+
+
+def test_the_manifest_knows_what_each_tower_answers(bundle: Path) -> None:
+    opened = open_bundle(bundle)
+    image, text = opened.modality("image").canary, opened.modality("text").canary
+    assert image is not None
+    assert text is not None
+    pixels = torch.from_numpy(stripes((3, 32, 32)))
+    with torch.no_grad():
+        (expected,) = tower(IMAGE, 1)(pixels[None]).numpy()
+    assert image.recipe == "stripes"
+    np.testing.assert_allclose(image.vector, expected, atol=1e-5)
+    assert (text.recipe, text.text) == ("text", TEXT)
+    assert len(text.vector) == 16
 
 
 def test_the_graph_gives_the_towers_vectors_at_any_batch(bundle: Path) -> None:
