@@ -55,7 +55,7 @@ starter: $(VENV)/.dev ## train the starter from MEDIA (../shared/media) and writ
 	BIN=$(BIN) training/starter/make.sh $(MEDIA) $(STARTER)
 
 starter-eval: $(VENV)/.dev ## measure the committed starter on the val split of MEDIA: the table of its model card
-	$(BIN)/python -m training.evaluate --bundle starter --media $(MEDIA)
+	$(BIN)/bindery-eval starter starter --data $(MEDIA) --device cpu
 
 smoke: ## drive every endpoint of the service that runs on PORT
 	$(PYTHON) -B deploy/smoke.py http://localhost:$(PORT)

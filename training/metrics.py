@@ -48,6 +48,21 @@ def recall_at(scores: NDArray[np.float32], together: NDArray[np.bool_], k: int) 
     return Share(int(np.take_along_axis(together, best, axis=1).any(axis=1).sum()), len(scores))
 
 
+def median_rank(scores: NDArray[np.float32], together: NDArray[np.bool_]) -> float:
+    """``scores`` and ``together`` (queries, candidates): the median place, from 1, of the best candidate that belongs to its query."""
+    best = np.where(together, scores, -np.inf).max(axis=1)
+    return float(np.median((scores > best[:, None]).sum(axis=1) + 1))
+
+
+def average_precision(scores: NDArray[np.float32], belongs: NDArray[np.bool_]) -> float:
+    """``scores`` and ``belongs`` (items, labels): the average precision of each label's ranking; its mean over labels that occur."""
+    found = []
+    for label in np.flatnonzero(belongs.any(axis=0)):
+        right = belongs[np.argsort(-scores[:, label], kind="stable"), label]
+        found.append((np.cumsum(right)[right] / (np.flatnonzero(right) + 1)).mean())
+    return float(np.mean(found)) if found else math.nan
+
+
 def negative_log_likelihood(vectors: Vectors, labels: Vectors, right: Sequence[int], logit_scale: float) -> float:
     """Mean over the items of minus the log probability of the right label, nats."""
     chosen = probabilities(vectors, labels, logit_scale)[np.arange(len(right)), np.asarray(right)]

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from training.data.manifest import Item, read_manifest, without_licences
-from training.evaluate import as_markdown
+from training.evaluation.report import as_markdown
 from training.recipe import read_recipe
 from training.starter.__main__ import MODALITIES, RECIPES
 
@@ -61,7 +61,7 @@ def model_card(words: str, media: Path, results: dict[str, object]) -> str:
 
 def command(
     media: Annotated[Path, typer.Option(help="the media that the starter was trained on")],
-    results: Annotated[Path, typer.Option(help="JSON of training.evaluate")],
+    results: Annotated[Path, typer.Option(help="results.json of bindery-eval")],
     out: Annotated[Path, typer.Option(help="Markdown file to write")],
 ) -> None:
     """Write the model card."""

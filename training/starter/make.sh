@@ -30,6 +30,6 @@ export_to() { # DIRECTORY [more options]: into a new directory, then in place of
 }
 
 export_to "$WORK/draft"
-"$BIN/python" -m training.evaluate --bundle "$WORK/draft" --media "$MEDIA" --out "$WORK/results.json"
+"$BIN/bindery-eval" "$WORK/draft" starter --data "$MEDIA" --device cpu --out "$WORK"
 "$BIN/python" -m training.starter.card --media "$MEDIA" --results "$WORK/results.json" --out "$WORK/MODEL_CARD.md"
 export_to "$OUT" --card "$WORK/MODEL_CARD.md"
