@@ -13,7 +13,7 @@
     │                          UrlNotAllowed · UrlFetchFailed · ModelNotLoaded
     ├── TooManyRequests 429    RateLimited · TooManyInflight
     ├── ServerFault            InternalError · CatalogDamaged · CatalogTooNew 500 · DeadlineExceeded 504
-    │                          QueueFull · Starting · Draining · EngineDown · StorageFull 503
+    │                          QueueFull · Starting · Draining · EngineDown · StorageFull · SourceUnavailable 503
     └── BundleError 500        BundleNotFound · BundleDamaged · BundleTooNew · DeviceUnavailable
 
 Each class is one row: ``code`` (stable, for machines), ``status`` (HTTP), ``title``, ``retryable``.
@@ -297,6 +297,10 @@ class EngineDown(Unavailable):
 
 class StorageFull(Unavailable):
     code, title = "storage_full", "No space left for the data directory"
+
+
+class SourceUnavailable(Unavailable):
+    code, title = "source_unavailable", "The place where the files lie does not answer"
 
 
 class DeadlineExceeded(ServerFault):

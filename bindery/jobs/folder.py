@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from bindery.errors import InvalidParameter
-from bindery.jobs.listing import Listed, Rule, Unlisted, ruled, wanted
+from bindery.jobs.listing import Allowed, Listed, Rule, Unlisted, ruled, wanted
 from bindery.media.source import Source
 
 
 class FolderListing:
     """Implements `Listing`. Hidden files and folders are left out."""
 
-    def __init__(self, folder: Path, include: Sequence[str], rules: Sequence[Rule]) -> None:
-        self._folder = folder
+    def __init__(self, folder: str, include: Sequence[str], rules: Sequence[Rule], _: Allowed) -> None:
+        self._folder = Path(folder)
         self._include = include
         self._rules = rules
 
@@ -32,8 +33,8 @@ class FolderListing:
                     fingerprint=f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}",
                 )
 
-    def open(self, listed: Listed) -> Source:
-        return Source(listed.name, path=Path(listed.uri))
+    def opened(self, listed: Listed) -> AbstractContextManager[Source]:
+        return nullcontext(Source(listed.name, path=Path(listed.uri)))
 
 
 def _walk(folder: Path) -> Iterator[Path]:

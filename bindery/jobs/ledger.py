@@ -10,7 +10,7 @@ import json
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +78,11 @@ class Known:
     uri: str
     fingerprint: str
     content_hash: str
+    metadata: str
+
+    def says(self, listed: Listed) -> bool:
+        """Whether the file lay at the same place and the same was said about it."""
+        return (self.uri, self.metadata) == (listed.uri, _json(listed.metadata))
 
 
 class Ledger:
@@ -149,10 +154,7 @@ class Ledger:
 
     def list_units(self, id: str, run: int, units: Iterable[tuple[Listed, str]]) -> None:
         """Enter files with their modality. One that has changed since an earlier run of the job is queued again."""
-        rows = [
-            (id, file.name, file.uri, file.size, modality, json.dumps(dict(file.metadata)), file.fingerprint, run)
-            for file, modality in units
-        ]
+        rows = [(id, file.name, file.uri, file.size, modality, _json(file.metadata), file.fingerprint, run) for file, modality in units]
         with self._database.writing() as db:
             db.executemany(
                 "INSERT INTO units (job_id, name, uri, size, modality, metadata, fingerprint, run, state) "
@@ -202,8 +204,8 @@ class Ledger:
                 [(e.state, e.content_hash, e.pipeline_id, e.code, e.detail, job.id, e.unit.listed.name) for e in endings],
             )
             db.executemany(
-                "INSERT OR REPLACE INTO stored (collection, name, source, uri, fingerprint, content_hash, pipeline_id) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO stored (collection, name, source, uri, fingerprint, content_hash, pipeline_id, metadata) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
                         job.spec.collection,
@@ -213,6 +215,7 @@ class Ledger:
                         e.unit.listed.fingerprint,
                         e.content_hash,
                         e.pipeline_id,
+                        _json(e.unit.listed.metadata),
                     )
                     for e in endings
                     if e.state in ("done", "skipped")
@@ -248,7 +251,8 @@ class Ledger:
     def known(self, collection: str, names: Iterable[str]) -> dict[str, Known]:
         with self._database.reading() as db:
             rows = db.execute(
-                "SELECT name, uri, fingerprint, content_hash FROM stored WHERE collection = ? AND name IN (SELECT value FROM json_each(?))",
+                "SELECT name, uri, fingerprint, content_hash, metadata FROM stored "
+                "WHERE collection = ? AND name IN (SELECT value FROM json_each(?))",
                 (collection, json.dumps(list(names))),
             ).fetchall()
         return {row[0]: Known(*row[1:]) for row in rows}
@@ -287,6 +291,10 @@ class Ledger:
         """Sequence number, kind and JSON data of the events after a number; the oldest are forgotten in time."""
         with self._database.reading() as db:
             return db.execute("SELECT seq, kind, data FROM events WHERE job_id = ? AND seq > ? ORDER BY seq", (id, after)).fetchall()
+
+
+def _json(metadata: Mapping[str, Any]) -> str:
+    return json.dumps(dict(metadata), sort_keys=True)
 
 
 def _add_event(db: sqlite3.Connection, id: str, kind: str, data: dict[str, Any]) -> None:

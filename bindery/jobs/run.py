@@ -15,17 +15,17 @@ from typing import ParamSpec, TypeVar
 
 from bindery.collections import Collection, CollectionStore, check_space
 from bindery.engine.engine import Engine
-from bindery.errors import BinderyError, InternalError, InvalidParameter, JobState, ServerFault, SourceNotAllowed, TooManyFailures
+from bindery.errors import BinderyError, InternalError, JobState, ServerFault, TooManyFailures
 from bindery.jobs.commit import Committer, Result
+from bindery.jobs.intake import Intake
 from bindery.jobs.ledger import ENDED, Ending, Job, Ledger, State, Unit
-from bindery.jobs.listing import Listed, Listing, Unlisted, open_listing
+from bindery.jobs.listing import open_listing
 from bindery.jobs.progress import Progress, Snapshot
 from bindery.jobs.report import Report, report_of, write_report
 from bindery.jobs.room import Room
-from bindery.jobs.spec import JobSpec, modality_by_suffix
+from bindery.jobs.spec import JobSpec
 from bindery.jobs.units import Made, Units
 
-_LISTED_AT_ONCE = 500
 _LEASED_AT_ONCE = 64
 _IN_WORK = 48  # units side by side: some in the decoders, and enough behind them for full batches
 _LEAST_FOR_RATE = 20  # files before the error rate means something
@@ -84,7 +84,6 @@ class JobRun:
         self._on_progress = on_progress
         self._allowed = allowed
         self._trouble: BinderyError | None = None
-        self._stopping = False
 
     async def run(self) -> Report:
         """Until the job is done or failed. Raises what stops it: then it is `paused` after a `ServerFault`, else `failed`."""
@@ -109,9 +108,15 @@ class JobRun:
     async def _whole(self) -> None:
         spec = self._job.spec
         collection = await asyncio.to_thread(collection_for, spec, self._engine, self._store)
-        listing = await asyncio.to_thread(lambda: open_listing(spec.source, include=spec.include, rules=spec.rule_list()))
-        await self._settled(self._list, listing)
-        vanished = await asyncio.to_thread(self._vanished)
+        listing = await asyncio.to_thread(
+            lambda: open_listing(spec.source, include=spec.include, rules=spec.rule_list(), allowed=self._allowed)
+        )
+        intake = Intake(self._ledger, self._job, self._engine.bundle, collection.definition.fields, self._tell)
+        try:
+            await self._settled(intake.enter, listing)
+        finally:
+            intake.stop()
+        vanished = await asyncio.to_thread(intake.vanished)
         units = Units(self._engine, collection, self._ledger, spec, listing)
         self._progress = Progress(await asyncio.to_thread(self._ledger.counts, self._job.id))
         await self._work(units, Committer(collection, self._ledger, self._job, self._engine.bundle, partial(self._on_ended, units)))
@@ -125,52 +130,8 @@ class JobRun:
         try:
             return await asyncio.shield(settling)
         except asyncio.CancelledError:
-            self._stopping = True
             await asyncio.wait([settling])
             raise
-
-    def _list(self, listing: Listing) -> None:
-        """Enter all that the source has into the ledger; unchanged files that an earlier run has done stay done."""
-        job = self._job
-        only = self._ledger.last_failed(job.spec) if job.spec.retry_failed else None
-        run = self._ledger.begin(job.id)
-        pending: list[tuple[Listed, str]] = []
-        left_out = 0
-        for entry in listing:
-            if self._stopping:
-                return
-            if isinstance(entry, Listed) and not self._allowed(entry.uri):
-                entry = Unlisted(entry.uri, SourceNotAllowed(f"{entry.name} is not below a folder that this server may index"))
-            if isinstance(entry, Unlisted):
-                self._ledger.fail_listed(job.id, run, entry.uri, entry.error.code, entry.error.detail)
-                self._tell(entry.uri, entry.error)
-                continue
-            if only is not None and entry.name not in only:
-                continue
-            modality = entry.modality or modality_by_suffix(self._engine.bundle, entry.name)
-            if modality is None:
-                left_out += 1
-                continue
-            pending.append((entry, modality))
-            if len(pending) == _LISTED_AT_ONCE:
-                self._ledger.list_units(job.id, run, pending)
-                pending = []
-        self._ledger.list_units(job.id, run, pending)
-        self._ledger.end_listing(job.id, run, left_out)
-
-    def _vanished(self) -> list[str]:
-        """What is to be pruned. Raises `InvalidParameter` when that looks like a source that is not there."""
-        spec = self._job.spec
-        if not spec.prune or spec.retry_failed:
-            return []
-        names, stored = self._ledger.vanished(self._job)
-        if names and not spec.force and 2 * len(names) > stored:
-            raise InvalidParameter(
-                f"prune would remove {len(names)} of {stored} files that came from {spec.source}; look whether all of it is there, "
-                "and force it if that is what you want",
-                pointer="/prune",
-            )
-        return names
 
     async def _work(self, units: Units, committer: Committer) -> None:
         committing = asyncio.create_task(committer.run())

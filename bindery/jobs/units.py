@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from bindery.collections import Collection, Item, clip_id
@@ -15,11 +15,11 @@ from bindery.collections.clips import is_clip_of
 from bindery.engine.clips import embed_clips, with_room
 from bindery.engine.engine import Engine
 from bindery.errors import BinderyError, ServerFault, UnknownItem, UnreadableMedia
-from bindery.jobs.ledger import Ledger, Unit
+from bindery.jobs.ledger import Known, Ledger, Unit
 from bindery.jobs.listing import Listing
 from bindery.jobs.spec import JobSpec, lasts, pipeline_ids
 from bindery.limits import Limits
-from bindery.media.guard import check_bytes
+from bindery.media.guard import check_bytes, too_many_bytes
 from bindery.media.source import Source
 from bindery.moments import Medium, items_of
 
@@ -57,20 +57,32 @@ class Units:
 
     async def make(self, unit: Unit) -> Made:
         """Raises the file's error, or a `ServerFault` that is no fault of the file."""
+        files = ExitStack()
+        try:
+            return await self._made(unit, files)
+        finally:
+            await asyncio.to_thread(files.close)
+
+    async def _made(self, unit: Unit, files: ExitStack) -> Made:
         listed, pipeline = unit.listed, self._pipelines[unit.modality]
         async with self._stage("read"):
-            content, source = await self._content(unit)
+            known = (await asyncio.to_thread(self._ledger.known, self._spec.collection, [listed.name])).get(listed.name)
+            content, source = await self._content(unit, known, files)
             stored = await asyncio.to_thread(self._collection.content_hashes, [listed.name])
         key = f"{pipeline}:{content}"
         if stored.get(listed.name) == key:
-            return Made(unit, content, pipeline, None)
+            if known is None or known.says(listed):
+                return Made(unit, content, pipeline, None)
+            own = await asyncio.to_thread(self._items_of, listed.name)
+            if own:
+                return Made(unit, content, pipeline, _renamed(listed.name, own, unit), copied=True)
         while (twin := self._making.get((content, pipeline))) is not None:
             if (found := await asyncio.shield(twin)) is not None:
                 return Made(unit, content, pipeline, _renamed(*found, unit), copied=True)
         making: asyncio.Future[tuple[str, list[Item]] | None] = asyncio.get_running_loop().create_future()
         self._making[content, pipeline] = making
         try:
-            made = await self._fresh(unit, content, pipeline, source)
+            made = await self._fresh(unit, content, pipeline, source, files)
             if made.items is not None and not made.failed_clips:
                 making.set_result((unit.listed.name, made.items))
             return made
@@ -83,27 +95,28 @@ class Units:
         """The ledger knows it now, and this need not."""
         self._making.pop((made.content_hash, made.pipeline_id), None)
 
-    async def _fresh(self, unit: Unit, content: str, pipeline: str, source: Source | None) -> Made:
+    async def _fresh(self, unit: Unit, content: str, pipeline: str, source: Source | None, files: ExitStack) -> Made:
         copied = await asyncio.to_thread(self._copied, unit, content, pipeline)
         if copied:
             return Made(unit, content, pipeline, copied, copied=True)
-        source = source or await self._opened(unit)
+        source = source or await self._opened(unit, files)
         items, failed = await self._embedded(unit, source, f"{pipeline}:{content}")
         return Made(unit, content, pipeline, items, failed_clips=failed)
 
-    async def _content(self, unit: Unit) -> tuple[str, Source | None]:
+    async def _content(self, unit: Unit, known: Known | None, files: ExitStack) -> tuple[str, Source | None]:
         """The file's content hash, and the file when it had to be read for that."""
         listed = unit.listed
-        known = (await asyncio.to_thread(self._ledger.known, self._spec.collection, [listed.name])).get(listed.name)
         if known is not None and listed.fingerprint and (known.uri, known.fingerprint) == (listed.uri, listed.fingerprint):
             return known.content_hash, None
-        source = await self._opened(unit)
+        source = await self._opened(unit, files)
         return await asyncio.to_thread(_digest, source, self._engine.limits), source
 
-    async def _opened(self, unit: Unit) -> Source:
+    async def _opened(self, unit: Unit, files: ExitStack) -> Source:
+        if unit.listed.size > self._engine.limits.file_bytes:  # before it is fetched
+            raise too_many_bytes(unit.listed.name, unit.listed.size, self._engine.limits)
         for attempt in range(_TRIES):
             try:
-                return await asyncio.to_thread(self._listing.open, unit.listed)
+                return await asyncio.to_thread(files.enter_context, self._listing.opened(unit.listed))
             except ServerFault as error:
                 if attempt == _TRIES - 1:
                     raise UnreadableMedia(f"{unit.listed.name} cannot be fetched: {error.detail}") from error

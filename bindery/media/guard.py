@@ -30,7 +30,11 @@ def check_bytes(source: Source, limits: Limits) -> None:
     if size == 0:
         raise EmptyMedia(f"{source.name} is empty (0 bytes)")
     if size > limits.file_bytes:
-        raise TooManyBytes(f"{source.name} has {size} bytes; one file may have {limits.file_bytes} (limit file_bytes)")
+        raise too_many_bytes(source.name, size, limits)
+
+
+def too_many_bytes(name: str, size: int, limits: Limits) -> TooManyBytes:
+    return TooManyBytes(f"{name} has {size} bytes; one file may have {limits.file_bytes} (limit file_bytes)")
 
 
 def check_pixels(name: str, width: int, height: int, limits: Limits) -> None:

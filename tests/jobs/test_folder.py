@@ -27,7 +27,8 @@ def test_every_file_is_listed_but_hidden_ones(tmp_path: Path) -> None:
     assert [file.name for file in listing if isinstance(file, Listed)] == ["a.png", "f.npy", "b/c.WAV", "b/d/e.jpg"]
     first = next(iter(listing))
     assert isinstance(first, Listed)
-    assert (first.uri, first.size, listing.open(first).head(9)) == (str(tmp_path / "a.png"), 1, b"x")
+    with listing.opened(first) as source:
+        assert (first.uri, first.size, source.head(9)) == (str(tmp_path / "a.png"), 1, b"x")
 
 
 def test_the_first_rule_that_matches_decides(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -68,6 +69,54 @@ def test_a_second_run_encodes_nothing_and_a_changed_file_alone_is_encoded(run: I
     (folder / "part0/0006.png").touch()  # a new time, the same bytes
     assert (str(run(folder)), run.encoded) == ("12 listed = 1 done + 11 skipped + 0 failed", 1)
     assert contents(run.data)["part0/0000.png"] != before
+
+
+def test_other_metadata_is_stored_without_encoding(run: Indexer, tmp_path: Path) -> None:
+    generated(tmp_path / "media", 4)
+    (tmp_path / "media" / "long.wav").write_bytes(longmedia.wav())
+    lines = ["uri,year", "part0/0000.png,2023", "part1/0001.wav,2024", "long.wav,2025"]
+    (tmp_path / "media" / "list.csv").write_text("\n".join(lines))
+    first = run(tmp_path / "media/list.csv", fields={"year": "integer"})
+    assert (first.done, first.failed, run.encoded) == (3, 0, 10)
+    stored = contents(run.data)
+    (tmp_path / "media" / "list.csv").write_text("\n".join(lines).replace("2025", "2026"))
+    again = run(tmp_path / "media/list.csv")
+    assert (again.done, again.skipped, again.copied, run.encoded) == (1, 2, 1, 0)
+    assert contents(run.data) == stored
+    with Store(run.data) as store:
+        years = {item.id: item.metadata["year"] for item in store.get("c").page(100).items}
+    assert years == {id: 2026 if id.startswith("long") else 2023 if "png" in id else 2024 for id in stored}
+
+
+def test_what_a_manifest_says_wrongly_fails_by_itself(run: Indexer, tmp_path: Path) -> None:
+    folder = generated(tmp_path / "media", 4)
+    rows = ["uri,modality,year", "part0/0000.png,smell,1", "part1/0001.wav,,old", "gone.wav,,1", ",,", "part2/0002.png,,5"]
+    (folder / "list.csv").write_text("\n".join(rows))
+    report = run(folder / "list.csv", fields={"year": "integer"})
+    assert str(report) == "5 listed = 1 done + 0 skipped + 4 failed"
+    assert {code: found.count for code, found in report.errors.items()} == {
+        "unknown_modality": 1, "invalid_parameter": 2, "unreadable_media": 1,
+    }  # fmt: skip
+
+
+def test_an_unreadable_row_keeps_prune_from_what_only_seems_gone(run: Indexer, tmp_path: Path) -> None:
+    folder = generated(tmp_path / "media", 4)
+    rows = ["uri", "part0/0000.png", "part1/0001.wav", "part2/0002.png", "part0/0003.wav"]
+    manifest = folder / "list.csv"
+    manifest.write_text("\n".join(rows))
+    run(manifest)
+    manifest.write_text("\n".join(rows[:4]) + '\n"part0/0003.wav,x,y"z,5,6')
+    with pytest.raises(InvalidParameter, match="1 entries of it cannot be read"):
+        run(manifest, prune=True)
+    manifest.write_text("\n".join(rows[:4]))
+    assert run(manifest, prune=True).pruned == 1
+
+
+def test_a_name_that_is_no_utf8_fails_by_itself(run: Indexer, tmp_path: Path) -> None:
+    folder = generated(tmp_path / "media", 2)
+    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(picture(np.zeros((8, 8, 3), dtype=np.uint8)))
+    report = run(folder)
+    assert (str(report), report.errors["invalid_parameter"].examples) == ("3 listed = 2 done + 0 skipped + 1 failed", ["caf\\udce9.png"])
 
 
 def test_renamed_files_and_duplicates_are_copied_with_their_clips(run: Indexer, tmp_path: Path) -> None:

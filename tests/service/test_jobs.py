@@ -13,6 +13,7 @@ import pytest
 
 from bindery.settings import Settings
 from tests.jobs.conftest import generated
+from tests.jobs.test_webdataset import tar_of
 from tests.service.conftest import served
 
 
@@ -74,6 +75,26 @@ def test_only_what_is_below_the_roots_is_read(indexer: httpx.Client, client: htt
     (inside / "link.png").symlink_to(tmp_path / "outside" / "part0" / "0000.png")
     told = _ended(indexer, indexer.post("/v1/jobs", json={"source": str(inside), "collection": "inside"}).json()["id"])
     assert (told["done"], list(told["errors"])) == (2, ["source_not_allowed"])
+
+
+def test_manifests_and_tars_lead_nowhere_else(indexer: httpx.Client, roots: Path, tmp_path: Path) -> None:
+    outside = generated(tmp_path / "media", 2)
+    inside = generated(roots / "named", 2)
+    lines = ["uri", "part0/0000.png", str(outside / "part0/0000.png"), "../../etc/passwd", "s3://bucket/x.png", "way-out/part1/0001.wav"]
+    (inside / "list.csv").write_text("\n".join(lines))
+    (inside / "way-out").symlink_to(outside)
+    told = _ended(indexer, indexer.post("/v1/jobs", json={"source": str(inside / "list.csv"), "collection": "named"}).json()["id"])
+    assert (told["done"], {code: found["count"] for code, found in told["errors"].items()}) == (1, {"source_not_allowed": 4})
+
+    tar_of(inside / "in.tar", {"0.png": (outside / "part0/0000.png").read_bytes(), "../../x.png": b"x"})
+    tar_of(outside / "out.tar", {"1.png": b"x"})
+    (inside / "link.tar").symlink_to(outside / "out.tar")
+    told = _ended(indexer, indexer.post("/v1/jobs", json={"source": f"{inside}/*.tar", "collection": "tars"}).json()["id"])
+    assert (told["done"], told["errors"]) == (1, {"source_not_allowed": {"count": 1, "examples": ["link.tar"]}})
+    for source in (f"{inside}/../../*.tar", f"{outside}/*.tar", f"{inside}/link.tar", str(outside / "list.csv")):
+        assert indexer.post("/v1/jobs", json={"source": source, "collection": "never"}).json()["code"] == "source_not_allowed"
+    braces = indexer.post("/v1/jobs", json={"source": f"{inside}/{{../..,x}}/a.tar", "collection": "braces"}).json()["id"]
+    assert "may not lead upwards" in _ended(indexer, braces)["detail"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Sources that are no folders: manifests, WebDataset tars, object stores. Each is a `Listing`."""
