@@ -32,6 +32,7 @@ FORMAT = 1
 _MANIFEST, _ITEMS = "manifest.json", "items.sqlite"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,127}")
 _AT_ONCE = 1000  # items of one step
+_ABANDONED_S = 86_400.0  # a hidden folder that old was left by a process that died
 _COLUMNS = "id, modality, uri, start_s, end_s, metadata, content_hash, data"
 
 
@@ -47,6 +48,7 @@ class Snapshot:
 def take(db: sqlite3.Connection, collection_id: int, definition: Definition, folder: Path) -> Snapshot:
     """A snapshot of what ``db``, inside a transaction, sees; on disk when this returns, absent when it raises."""
     name = f"{definition.name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
+    _sweep(folder)
     making = folder / f".{name}"
     making.mkdir(parents=True)
     try:
@@ -98,7 +100,10 @@ def remove(folder: Path, name: str) -> None:
     """Raises `UnknownSnapshot`."""
     if not _NAME.fullmatch(name) or not (folder / name).is_dir():
         raise UnknownSnapshot(f"there is no snapshot {name[:128]!r}")
-    shutil.rmtree(folder / name)
+    # Hidden in one step first: whoever dies while deleting must not leave half a snapshot under its name.
+    going = folder / f".{name}-{uuid.uuid4().hex[:6]}"
+    (folder / name).rename(going)
+    shutil.rmtree(going)
 
 
 def check(folder: Path, name: str) -> None:
@@ -117,6 +122,13 @@ def records(folder: Path, snapshot: Snapshot, limits: Limits) -> Iterator[list[R
         rows = source.execute(f"SELECT {_COLUMNS} FROM items ORDER BY rowid")
         while piece := rows.fetchmany(_AT_ONCE):
             yield [_record(row, snapshot.definition, limits) for row in piece]
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that died left behind."""
+    for path in folder.glob(".*"):
+        if time.time() - path.stat().st_mtime > _ABANDONED_S:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _copy(db: sqlite3.Connection, collection_id: int, path: Path) -> int:

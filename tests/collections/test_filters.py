@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from bindery.collections.filters import MAX_DEPTH, MAX_VALUES, parse_filter
 from bindery.collections.local import LocalCollection
 from bindery.errors import InvalidFilter
 from tests.collections.items import DIMENSION, FIELDS, item, vector
+from tests.collections.plain import holds
 
 # Values that a careless translation into SQL gets wrong: quotes, wild cards, case, accents beyond the first plane, numbers
 # that are not exact in binary, the same instant in two time zones.
@@ -60,44 +60,6 @@ _FILTERS = st.recursive(
 )
 
 
-def _holds(filter: Mapping[str, Any], candidate: Item) -> bool:
-    """The grammar said once more, in Python: what the SQL must agree with."""
-    return all(_entry_holds(name, value, candidate) for name, value in filter.items())
-
-
-def _entry_holds(name: str, value: Any, candidate: Item) -> bool:
-    if name == "not":
-        return not _holds(value, candidate)
-    if name == "and":
-        return all(_holds(part, candidate) for part in value)
-    if name == "or":
-        return any(_holds(part, candidate) for part in value)
-    found = candidate.metadata.get(name) if name in FIELDS else getattr(candidate, name)
-    return all(_test_holds(name, operator, found, wanted) for operator, wanted in value.items())
-
-
-def _test_holds(name: str, operator: str, found: Any, wanted: Any) -> bool:
-    if operator == "exists":
-        return bool((found is not None) == wanted)
-    if operator == "ne":
-        return not _test_holds(name, "eq", found, wanted)
-    if found is None:
-        return False
-    if operator == "in":
-        return any(_test_holds(name, "eq", found, one) for one in wanted)
-    if operator == "prefix":
-        return bool(found.startswith(wanted))
-    left, right = _comparable(name, found), _comparable(name, wanted)
-    return bool({"eq": left == right, "lt": left < right, "lte": left <= right, "gt": left > right, "gte": left >= right}[operator])
-
-
-def _comparable(name: str, value: Any) -> Any:
-    if name == "taken":
-        moment = datetime.fromisoformat(value)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return float(value) if name in ("weight", "start", "end") else value
-
-
 @given(filter=_FILTERS, rows=st.lists(st.tuples(_metadata(), st.one_of(st.none(), _WORDS.filter(bool)), _SECONDS), min_size=1, max_size=6))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_sql_finds_what_the_grammar_says(collection: LocalCollection, filter: dict[str, Any], rows: list[tuple[Any, Any, Any]]) -> None:
@@ -108,7 +70,7 @@ def test_sql_finds_what_the_grammar_says(collection: LocalCollection, filter: di
     ]
     assert {result.status for result in collection.upsert(items)} == {"created"}
     found = {each.id for each in collection.page(100, filter=filter).items}
-    assert found == {each.id for each in items if _holds(filter, each)}
+    assert found == {each.id for each in items if holds(filter, each)}
 
 
 def test_datetimes_compare_as_instants(collection: LocalCollection) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -50,6 +52,26 @@ def test_what_was_changed_since_is_undone_and_everything_is_as_it_was(store: Sto
             store.restore("things", name)
     with pytest.raises(UnknownCollection):
         store.snapshot("nothing")
+
+
+def test_a_process_that_dies_while_deleting_leaves_no_half_snapshot_and_its_rest_is_swept_up_later(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(store)
+    store.get("things").upsert(items(5))
+    taken = store.snapshot("things")
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            store.delete_snapshot(taken.name)
+    assert store.snapshots() == []
+    (rest,) = (store.data_dir / "snapshots").iterdir()
+    kept = store.snapshot("things")
+    assert rest.exists()
+    os.utime(rest, (0, 0))
+    store.snapshot("things")
+    assert not rest.exists()
+    store.restore("things", kept.name)
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "gone", "manifest"])
