@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from training.data.manifest import ManifestError
 from training.progress import Progress as Step
+from training.ranks import ALONE, Ranks, joined
 from training.recipe import RecipeError, read_recipe
 from training.towers.package import TowerPackageError
 from training.trainer import Places, Saving, Trained, train
@@ -32,14 +33,15 @@ def command(
 ) -> None:
     """Train one modality's tower against a frozen text tower, as RECIPE says."""
     try:
-        run_recipe(recipe, Places(media, towers, out, cache), device=device, saving=Saving(save_every, resume))
+        with joined(device) as (ranks, own_device):
+            run_recipe(recipe, Places(media, towers, out, cache), device=own_device, ranks=ranks, saving=Saving(save_every, resume))
     except (RecipeError, ManifestError, TowerPackageError) as error:
         console.print(f"error: {error}", markup=False)
         raise typer.Exit(2) from error
 
 
-def run_recipe(recipe: Path, places: Places, *, device: str = "cpu", saving: Saving = Saving()) -> Trained:  # noqa: B008  (frozen)
-    """`train` with a progress bar and a summary on standard error."""
+def run_recipe(recipe: Path, places: Places, *, device: str = "cpu", ranks: Ranks = ALONE, saving: Saving = Saving()) -> Trained:  # noqa: B008  (frozen)
+    """`train` with a progress bar and a summary on standard error, those of the first rank."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -48,7 +50,7 @@ def run_recipe(recipe: Path, places: Places, *, device: str = "cpu", saving: Sav
         TextColumn("{task.fields[numbers]}"),
     )
     followed = read_recipe(recipe)
-    with Progress(*columns, console=console) as bars:
+    with Progress(*columns, console=console, disable=not ranks.first) as bars:
         tasks = {}
 
         def report(step: Step) -> None:
@@ -57,7 +59,9 @@ def run_recipe(recipe: Path, places: Places, *, device: str = "cpu", saving: Sav
             numbers = "  ".join(f"{name} {value:.3f}" for name, value in step.numbers.items())
             bars.update(tasks[step.stage], completed=step.done, numbers=numbers)
 
-        trained = train(followed, places, device=device, saving=saving, report=report)
+        trained = train(followed, places, device=device, ranks=ranks, saving=saving, report=report)
+    if not ranks.first:
+        return trained
     if trained.resumed_at:
         console.print(f"resumed after {trained.resumed_at} steps")
     for item, reason in trained.skipped.items():

@@ -14,6 +14,7 @@ from training.data.batches import Batches, Decoder, MediaBatches
 from training.data.manifest import Item, read_manifest, without_licences
 from training.features import FEATURES, FeatureBatches, HeadedTower, feature_views, features_key, load_views, save_views
 from training.progress import Progress, Report
+from training.ranks import Ranks
 from training.recipe import Recipe, RecipeError
 from training.towers.tower import Tower, unit
 
@@ -62,7 +63,7 @@ class HeadAlone(nn.Module):
 
 
 def build_feed(
-    recipe: Recipe, tower: Tower, decoder: Decoder, *, cache: Path | None, device: str, report: Report
+    recipe: Recipe, tower: Tower, decoder: Decoder, *, cache: Path | None, device: str, ranks: Ranks, report: Report
 ) -> tuple[Batches, nn.Module]:
     """The batches, and the module that makes vectors of them. Raises `RecipeError` when the tower has no head to train alone."""
     if recipe.features is None:
@@ -73,6 +74,7 @@ def build_feed(
             how=recipe.augment,
             templates=recipe.data.templates,
             threads=recipe.data.threads,
+            part=(ranks.rank, ranks.count),
         )
         return media, WholeTower(tower)
     if not (hasattr(tower, "features") and hasattr(tower, "head")):

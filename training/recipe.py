@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from bindery.spec import Spec
 from training.data.augment import Augment
+from training.gradients import ComputeRecipe
 from training.lora import LoraConfig
 from training.losses import Positives
 from training.objective import ContrastiveTerm, LossTerm
@@ -88,6 +89,7 @@ class Recipe(_Part):
         (ContrastiveTerm(),), min_length=1, description="what is minimised: the sum, each times its weight"
     )
     optim: OptimRecipe
+    compute: ComputeRecipe = ComputeRecipe()
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -104,7 +106,7 @@ class Recipe(_Part):
         return hashlib.sha256(self.model_dump_json(exclude=_unused(self, _LATER)).encode()).hexdigest()
 
 
-_LATER: dict[str, Any] = {"losses": True}
+_LATER: dict[str, Any] = {"losses": True, "compute": True}
 """Fields that recipes did not have at first. Where one has its default the digest is the one that the recipe had before."""
 
 

@@ -57,6 +57,11 @@ def choose_trained(tower: Tower, recipe: TowerRecipe) -> tuple[str, ...]:
     return freeze_for(tower, recipe.train)
 
 
+def trains_batch_norm(tower: nn.Module) -> bool:
+    """Whether a batch norm learns: its statistics are those of the items that pass at once, so these must be the whole batch."""
+    return any(isinstance(module, nn.BatchNorm2d) and module.weight.requires_grad for module in tower.modules())
+
+
 def set_training(tower: nn.Module) -> None:
     """Training mode, except that a frozen batch norm keeps its statistics: they belong to the frozen weights."""
     tower.train()

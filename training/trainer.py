@@ -23,10 +23,13 @@ from training.lora import merge_lora
 from training.metrics import Share
 from training.objective import DistillTerm, Objective
 from training.progress import Report
+from training.ranks import ALONE, Ranks
 from training.recipe import Recipe, RecipeError
-from training.start import choose_trained, start_tower
+from training.recompute import recompute_blocks
+from training.start import choose_trained, start_tower, trains_batch_norm
 from training.text import FrozenText
 from training.towers.package import load_tower, save_tower
+from training.towers.tower import Tower
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +72,14 @@ def train(
     places: Places,
     *,
     device: str = "cpu",
+    ranks: Ranks = ALONE,
     saving: Saving = Saving(),
     report: Report = lambda _: None,
 ) -> Trained:
     """Follow a recipe and write the tower package ``places.out``.
 
-    The same recipe, data and number of threads give the same weights on a CPU, whether the run was stopped and resumed or not.
+    The same recipe, data, number of threads and of ``ranks`` give the same weights on a CPU, whether the run was stopped and resumed
+    or not. Every rank calls it and gets the same outcome; the first one reports and writes.
     Raises `RecipeError`, `ManifestError`, `TowerPackageError`.
     """
     torch.manual_seed(recipe.seed)
@@ -82,16 +87,37 @@ def train(
     tower = start_tower(recipe.tower, places.towers).to(device)
     tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions; missing in torch's own types
     choose_trained(tower, recipe.tower)
+    _check_pieces(recipe, tower, ranks)
+    if recipe.compute.recompute and not recompute_blocks(tower):
+        raise RecipeError(f"compute.recompute: {type(tower).__name__} has no blocks to compute again")
     training, aside = split_off(read_items(recipe, places.media), recipe.data.held_out, recipe.seed)
     decoder = Decoder(training, recipe.spec, keep=recipe.data.keep)
-    batches, encode = build_feed(recipe, tower, decoder, cache=places.cache, device=device, report=report)
+    batches, encode = build_feed(recipe, tower, decoder, cache=places.cache, device=device, ranks=ranks, report=report)
     objective = _objective(recipe, tower.dimension, training, places.media).to(device)
-    loop = Loop(recipe, tower, encode, text, objective, batches, device=device, report=report)
-    resumed_at = _run(loop, recipe, decoder, Checkpoints(places.out / "checkpoints"), saving)
+    loop = Loop(recipe, tower, encode, text, objective, batches, device=device, ranks=ranks, report=report)
+    if not ranks.first:
+        torch.manual_seed(recipe.seed + ranks.rank)  # the weights began alike; dropout must not go on alike
+    resumed_at = _run(loop, recipe, decoder, Checkpoints(places.out / "checkpoints"), saving, ranks)
+    decoder.skipped = dict(pair for skipped in ranks.everyones(decoder.skipped) for pair in skipped.items())
     if len(decoder.skipped) == len(training):
         first = next(iter(decoder.skipped.values()))
         raise RecipeError(f"{recipe.name}: none of the {len(training)} items could be read; the first: {first}")
 
+    return ranks.firsts(_finished(recipe, places, tower, text, loop, decoder, aside, resumed_at, device) if ranks.first else None)
+
+
+def _finished(
+    recipe: Recipe,
+    places: Places,
+    tower: Tower,
+    text: FrozenText,
+    loop: Loop,
+    decoder: Decoder,
+    aside: Sequence[Item],
+    resumed_at: int,
+    device: str,
+) -> Trained:
+    """Judge the tower on the items kept aside, and write it."""
     merge_lora(tower)
     tower.eval()
     judged = Decoder(aside, recipe.spec)
@@ -107,9 +133,30 @@ def train(
         recipe.spec,
         logit_scale=logit_scale,
         prompts=recipe.prompts,
-        provenance=_provenance(recipe, places, training, skipped, losses, held_out),
+        provenance=_provenance(recipe, places, decoder.items, skipped, losses, held_out),
     )
-    return Trained(package, len(training) - len(decoder.skipped), skipped, losses, held_out, logit_scale, resumed_at)
+    return Trained(package, len(decoder.items) - len(decoder.skipped), skipped, losses, held_out, logit_scale, resumed_at)
+
+
+def _check_pieces(recipe: Recipe, tower: Tower, ranks: Ranks) -> None:
+    """Raises `RecipeError` when a batch cannot be computed in the pieces asked for with the gradients of the whole."""
+    pieces = [
+        name
+        for name, used in (
+            ("compute.chunk", recipe.compute.chunk),
+            ("compute.recompute", recipe.compute.recompute),
+            ("several processes", ranks.count > 1),
+        )
+        if used
+    ]
+    if pieces and trains_batch_norm(tower):
+        raise RecipeError(f"a batch norm that is trained sees the whole batch at once; {pieces[0]} would change it: freeze it")
+    if ranks.count > 1 and recipe.augment.mixup:
+        raise RecipeError("augment.mixup mixes items of the whole batch, which no one of several processes has")
+    if ranks.count > 1 and recipe.features is not None:
+        raise RecipeError("a head on kept features is trained by one process; leave out features, or torchrun")
+    if ranks.count > recipe.optim.batch:
+        raise RecipeError(f"optim.batch {recipe.optim.batch} has no item for each of {ranks.count} processes")
 
 
 def _objective(recipe: Recipe, dimension: int, items: Sequence[Item], media: Path) -> Objective:
@@ -124,16 +171,18 @@ def _objective(recipe: Recipe, dimension: int, items: Sequence[Item], media: Pat
         raise RecipeError(f"{recipe.name}: {error}") from error
 
 
-def _run(loop: Loop, recipe: Recipe, decoder: Decoder, checkpoints: Checkpoints, saving: Saving) -> int:
+def _run(loop: Loop, recipe: Recipe, decoder: Decoder, checkpoints: Checkpoints, saving: Saving, ranks: Ranks) -> int:
     """All steps, with checkpoints on the way. Returns how many were already done."""
-    belongs = {"recipe": recipe.digest(), "items": _items_digest(decoder.items)}
+    belongs = {"recipe": recipe.digest(), "items": _items_digest(decoder.items), "number of processes": ranks.count}
     found = checkpoints.newest()
+    ranks.everyones(None)  # nobody writes or removes one before all have looked
     if found is not None:
         path, state = found
         if not saving.resume:
             if state["done"] < state["steps"]:
                 raise RecipeError(f"{path} is of a run that did not end: resume it, or remove {path.parent}")
-            checkpoints.clear()
+            if ranks.first:
+                checkpoints.clear()
         else:
             for part, digest in belongs.items():
                 if state[part] != digest:
@@ -144,8 +193,10 @@ def _run(loop: Loop, recipe: Recipe, decoder: Decoder, checkpoints: Checkpoints,
 
     def after_step(done: int) -> None:
         if saving.every and (done % saving.every == 0 or done == loop.steps):
-            progress = {"done": done, "steps": loop.steps, "skipped": dict(decoder.skipped)}
-            checkpoints.save(done, belongs | progress | {"loop": loop.state()})
+            skipped = dict(pair for skipped in ranks.everyones(decoder.skipped) for pair in skipped.items())
+            state = belongs | {"done": done, "steps": loop.steps, "skipped": skipped, "loop": loop.state()}
+            if ranks.first:
+                checkpoints.save(done, state)
 
     loop.run(after_step)
     return resumed_at

@@ -93,19 +93,33 @@ class Decoder:
 class MediaBatches:
     """Decodes, augments and captions items, some batches ahead, in threads."""
 
-    def __init__(self, decoder: Decoder, *, batch: int, seed: int, how: Augment, templates: Sequence[str] = (), threads: int = 1) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        *,
+        batch: int,
+        seed: int,
+        how: Augment,
+        templates: Sequence[str] = (),
+        threads: int = 1,
+        part: tuple[int, int] = (0, 1),
+    ) -> None:
+        """``part``: (i, n): give the i-th of n equal parts of every batch; the n parts in a row are the batch."""
         self._decoder = decoder
         self._batch = batch
         self._seed = seed
         self._how = how
         self._templates = templates
         self._threads = threads
+        self._part = part
         self.steps = steps_of(len(decoder.items), batch)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         order = epoch_order(len(self._decoder.items), self._seed, number)
+        mine, parts = self._part
         with ThreadPoolExecutor(self._threads) as pool:
             chunks = [order[first : first + self._batch] for first in range(0, len(order), self._batch)][start : self.steps]
+            chunks = [np.array_split(chunk, parts)[mine] for chunk in chunks]
             ahead = [pool.submit(self._example, int(i), number) for i in chunks[0]] if chunks else []
             for position in range(len(chunks)):
                 current, ahead = ahead, []

@@ -5,6 +5,7 @@ Pictures, log-mel pictures and clips share the trunk's code; a clip's frames go 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch.nn.functional as F
@@ -68,6 +69,9 @@ class ConvNetTower(Tower):
         self.inputs = (TensorInfo(name="pixel_values", dtype="float32", shape=("batch", *self._picture)),)
         self.trunk = Trunk(config)
         self.head = Head(config)
+
+    def blocks(self) -> Sequence[nn.Module]:
+        return list(self.trunk.blocks)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         return unit(self.head(self.features(pixel_values)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
@@ -29,6 +31,10 @@ class Tower(nn.Module):
     """Names, dtypes and shapes, batch first; a string in a shape is an axis that may vary from call to call."""
     longest_text: int | None = None
     """Most tokens that a text tower takes."""
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """The layers that stand in a row and hold most of the activations; empty where a tower has none to name."""
+        return ()
 
 
 def unit(vectors: Tensor) -> Tensor:

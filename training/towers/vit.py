@@ -5,6 +5,7 @@ One class; what differs (grid, frames, attention over time) is in its config.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
 import torch
@@ -77,6 +78,9 @@ class VitTower(Tower):
         self.projection = nn.Linear(config.width, config.dimension, bias=False)
         for parameter in (self.class_embedding, self.position_embedding):
             nn.init.normal_(parameter, std=config.width**-0.5)
+
+    def blocks(self) -> Sequence[nn.Module]:
+        return list(self.layers)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         return unit(self.projection(self.pooled(pixel_values)))
