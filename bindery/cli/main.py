@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
+from bindery import __version__
 from bindery.cli import bench, bundle, classify, collection, embed, index, keys, search, serve
 from bindery.cli.console import FAILED, complain
 from bindery.errors import BinderyError
@@ -27,6 +29,19 @@ app.add_typer(bench.app, name="bench")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(collection.app, name="collection")
 app.add_typer(keys.app, name="keys")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bindery {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def begin(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    """Embeddings of text, image, video, audio, depth and thermal in one space: serve, classify, search."""
 
 
 def main() -> None:

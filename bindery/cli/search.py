@@ -31,7 +31,9 @@ def search(
     top_k: Annotated[int, typer.Option("--top-k", help="How many hits.")] = 10,
     offset: Annotated[int, typer.Option("--offset", help="Skip this many hits.")] = 0,
     filter: Annotated[str | None, typer.Option("--filter", metavar="JSON", help='E.g. {"modality": {"eq": "image"}}.')] = None,
-    group_by: Annotated[str | None, typer.Option("--group-by", help="Only the best hit of each value: uri or a declared field.")] = None,
+    group_by: Annotated[
+        str | None, typer.Option("--group-by", help="Only the best hit of each value: uri, modality or a declared field.")
+    ] = None,
     min_score: Annotated[float | None, typer.Option("--min-score", help="Leave out hits below this cosine.")] = None,
     format: Annotated[Format, typer.Option("--format")] = Format.TABLE,
     data_dir: DataDir = None,

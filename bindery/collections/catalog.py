@@ -207,10 +207,12 @@ def page(db: sqlite3.Connection, collection_id: int, after: int, limit: int, con
 
 
 def group_values(db: sqlite3.Connection, keys: Iterable[int], field: str) -> dict[int, FieldValue]:
-    """The value of ``uri`` or of a declared field, for those of ``keys`` that have one."""
+    """The value of ``uri``, of ``modality`` or of a declared field, for those of ``keys`` that have one."""
     wanted = json.dumps(list(keys))
     if field == "uri":
         rows = db.execute("SELECT key, uri FROM items WHERE key IN (SELECT value FROM json_each(?)) AND uri IS NOT NULL", (wanted,))
+    elif field == "modality":
+        rows = db.execute("SELECT key, modality FROM items WHERE key IN (SELECT value FROM json_each(?))", (wanted,))
     else:
         rows = db.execute(
             "SELECT item_key, value FROM field_values WHERE item_key IN (SELECT value FROM json_each(?)) AND name = ?",

@@ -62,7 +62,7 @@ class Query:
     top_k: int = 10
     modalities: tuple[str, ...] | None = None  # which to return; None: all
     filter: Mapping[str, Any] | None = None
-    group_by: str | None = None  # `uri` or a declared field: the best hit of each value; items without one stand alone
+    group_by: str | None = None  # `uri`, `modality` or a declared field: the best hit of each value; items without one stand alone
     min_score: float | None = None
     offset: int = 0
     include_embedding: bool = False

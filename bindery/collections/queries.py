@@ -12,6 +12,8 @@ from bindery.limits import Limits
 
 MAX_DEPTH = 10_000
 """Hits that ``offset`` and ``top_k`` may reach together; for more there is `page`."""
+OF_EVERY_ITEM = ("uri", "modality")
+"""What a search can group by without a declaration."""
 
 
 def check_query(query: Query, definition: Definition, limits: Limits) -> Condition | None:
@@ -20,8 +22,8 @@ def check_query(query: Query, definition: Definition, limits: Limits) -> Conditi
         raise InvalidParameter(f"top_k is {query.top_k}; it must be 1 to {limits.top_k}", pointer="/top_k")
     if query.offset < 0 or query.offset + query.top_k > MAX_DEPTH:
         raise InvalidParameter(f"offset is {query.offset}; offset + top_k must be at most {MAX_DEPTH}", pointer="/offset")
-    if query.group_by is not None and query.group_by != "uri" and query.group_by not in definition.fields:
-        known = ", ".join(["uri", *definition.fields])
+    if query.group_by is not None and query.group_by not in (*OF_EVERY_ITEM, *definition.fields):
+        known = ", ".join([*OF_EVERY_ITEM, *definition.fields])
         raise InvalidParameter(f"group_by is {query.group_by!r}; this collection can group by {known}", pointer="/group_by")
     return check_filter(query.filter, definition, limits)
 

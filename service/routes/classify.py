@@ -16,7 +16,7 @@ from bindery.errors import InvalidParameter, StorageFull, TooManyItems, UnknownL
 from bindery.limits import Limits
 from bindery.vectors import Vectors
 from bindery.zeroshot import expand_labels, probabilities
-from service.answers import Json
+from service.answers import Json, Npy, accepted
 from service.embedding import Outcome, embed_items, settle, total_usage
 from service.exchange import exchange_of
 from service.inputs import Item, read_inputs
@@ -42,16 +42,26 @@ EXAMPLE = {"inputs": [{"data": "data:audio/wav;base64,UklGRg…"}], "labels": ["
     openapi_extra=json_body(ClassifyBody, EXAMPLE, {"multipart/form-data": FORM, "application/octet-stream": RAW}),
 )
 async def classify(modality: str, request: Request) -> Response:
-    """Zero-shot: the labels become texts, and each item's probabilities are a softmax over its similarities to them."""
-    state, exchange = state_of(request), exchange_of(request)
+    """Zero-shot: the labels become texts, and each item's probabilities are a softmax over its similarities to them.
+
+    `Accept: application/x-npy` gives the probabilities as an `(n, L)` float32 array, its columns in the order of the labels, when
+    every item succeeded.
+    """
+    state, exchange, form = state_of(request), exchange_of(request), accepted(request)
     async with read_inputs(request, modality, ClassifyBody, ClassifyParameters) as inputs:
         engine, parameters = inputs.engine, inputs.parameters
         entry = engine.bundle.modality(modality)
+        if form == "npy" and parameters.top_k is not None:
+            raise InvalidParameter("an .npy has a column for each label; leave top_k out, or ask for JSON", pointer="/top_k")
         labels, templates = await _labels(state, parameters, entry.prompts)
         words = await state.label_vectors.of(engine, labels, templates, exchange.deadline(state.limits))
         outcomes = await embed_items(engine, inputs.items, exchange)
-        settle(inputs.items, outcomes, parameters.on_error)
-    best = _Best(labels, words, entry.logit_scale or 1.0, parameters.top_k)
+        settle(inputs.items, outcomes, "fail" if form == "npy" else parameters.on_error)
+    scale = entry.logit_scale or 1.0
+    if form == "npy":
+        vectors = np.stack([one.vector for one in outcomes if isinstance(one, Embedded)])  # (n, d)
+        return Npy(probabilities(vectors, words, scale))
+    best = _Best(labels, words, scale, parameters.top_k)
     return Json(
         {
             "model": engine.name,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, WithJsonSchema, model_validator
 
 from bindery.collections.model import FieldType
 from service.schemas.embed import ItemError, MediaInput, Strict
 from service.schemas.similarity import AnyInput
 
 Metadata = dict[str, Any]
+Filter = Annotated[Any, WithJsonSchema({"type": "object", "additionalProperties": True})]
+"""Whatever it is, the collection judges it: every fault of a filter is the one error `invalid_filter`."""
 
 
 class CollectionBody(Strict):
@@ -99,7 +101,7 @@ class PatchBody(Strict):
 
 class DeleteBody(Strict):
     ids: list[str] | None = None
-    filter: dict[str, Any] | None = None
+    filter: Filter | None = None
 
     @model_validator(mode="after")
     def _has_one(self) -> DeleteBody:
@@ -140,8 +142,8 @@ class SearchBody(Strict):
     modality: str | None = Field(None, description="with data or a file: what it is; otherwise: return only these")
     modalities: list[str] | None = Field(None, min_length=1, description="return only these")
     top_k: int = 10
-    filter: dict[str, Any] | None = None
-    group_by: str | None = Field(None, description="uri or a declared field: only the best hit of each value")
+    filter: Filter | None = None
+    group_by: str | None = Field(None, description="uri, modality or a declared field: only the best hit of each value")
     min_score: float | None = Field(None, allow_inf_nan=False)
     offset: int = 0
     include: list[Literal["metadata", "embedding"]] = Field(default_factory=_metadata)

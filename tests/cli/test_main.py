@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bindery import __version__
 from tests.cli.conftest import Run
 
 COMMANDS = (["serve"], ["embed"], ["classify"], ["index"], ["search"], ["bundle", "info"], ["bundle", "verify"])
@@ -20,6 +21,11 @@ def test_help_shows_an_example(run: Run, command: list[str]) -> None:
 def test_help_names_every_command(run: Run) -> None:
     shown = run("--help").out.decode()
     assert all(command[0] in shown for command in COMMANDS)
+
+
+def test_the_version_is_told(run: Run) -> None:
+    shown = run("--version")
+    assert (shown.code, shown.out.decode()) == (0, f"bindery {__version__}\n")
 
 
 @pytest.mark.parametrize(

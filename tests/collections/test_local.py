@@ -111,7 +111,9 @@ def test_groups_give_their_best_hit_and_items_without_a_group_stand_alone(collec
     for top_k in (3, 17, 100):
         assert _ids(collection, Query(vector(3), top_k, group_by="uri")) == list(best.values())[:top_k]
     assert len(_ids(collection, Query(vector(3), 10, group_by="place"))) == 3
-    with pytest.raises(InvalidParameter, match="uri, place"):
+    of_kinds = [hit.modality for hit in collection.search(Query(vector(3), 10, group_by="modality")).hits]
+    assert len(of_kinds) == len(set(of_kinds)) == len({hit.modality for hit in whole})
+    with pytest.raises(InvalidParameter, match="uri, modality, place"):
         collection.search(Query(vector(3), group_by="color"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import time
 from typing import Any
 
@@ -71,6 +72,22 @@ def test_a_bad_item_fails_alone(client: httpx.Client) -> None:
     assert items[1]["error"]["code"] == "unsupported_media"
 
 
+def test_npy_holds_the_probabilities_in_the_order_of_the_labels(client: httpx.Client) -> None:
+    files = [("file", ("a.png", png())), ("file", ("b.png", GOOD["image"]))]
+    headers = {"Accept": "application/x-npy"}
+    answer = client.post("/v1/classify/image", files=files, data={"labels": LABELS}, headers=headers)
+    assert answer.headers["content-type"] == "application/x-npy"
+    chances = np.load(io.BytesIO(answer.content))
+    assert (chances.shape, chances.dtype) == ((2, 3), np.float32)
+    for row, item in zip(chances, client.post("/v1/classify/image", files=files, data={"labels": LABELS}).json()["items"], strict=True):
+        shown = {one["label"]: one["probability"] for one in item["labels"]}
+        assert row.tolist() == pytest.approx([shown[label] for label in LABELS], abs=1e-6)
+    cut = client.post("/v1/classify/image", files=files, data={"labels": LABELS, "top_k": "1"}, headers=headers)
+    assert (cut.status_code, cut.json()["errors"][0]["pointer"]) == (422, "/top_k")
+    damaged = client.post("/v1/classify/image", files=[*files, ("file", ("c.png", b"junk"))], data={"labels": LABELS}, headers=headers)
+    assert (damaged.status_code, damaged.json()["errors"][0]["pointer"]) == (415, "/inputs/2")
+
+
 @pytest.mark.parametrize(
     ("fields", "status", "code"),
     [
@@ -105,13 +122,20 @@ def test_a_label_set_is_stored_used_listed_and_deleted(client: httpx.Client) -> 
 def test_the_vectors_of_a_label_set_are_there_before_it_is_used(client: httpx.Client) -> None:
     labels = ["an aardvark", "a zither"]
 
-    def misses() -> float:
-        return float(client.get("/metrics").text.partition('bindery_label_cache_total{result="miss"} ')[2].split()[0])
+    def counted(series: str) -> float:
+        found = [line for line in client.get("/metrics").text.splitlines() if line.startswith(series)]
+        return sum(float(line.rpartition(" ")[2]) for line in found)
 
-    before = misses()
+    def misses() -> float:
+        return counted('bindery_label_cache_total{result="miss"}')
+
+    def texts() -> float:
+        return counted('bindery_items_finished_total{modality="text"')
+
+    before, done = misses(), texts() + 4  # two labels in two templates
     client.put("/v1/label-sets/ahead", json={"labels": labels, "templates": ["{} ahead", "behind {}"]})
     until = time.monotonic() + 10
-    while misses() < before + 2 and time.monotonic() < until:
+    while texts() < done and time.monotonic() < until:
         time.sleep(0.02)
     assert misses() == before + 2
     assert classify(client, label_set="ahead").status_code == 200

@@ -210,6 +210,8 @@ def test_ids_may_look_like_paths(client: httpx.Client, shelf: str, id: str) -> N
         ({"vector": [0.0] * DIMENSION}, 422, "invalid_parameter"),
         ({"vector": [1e300] * DIMENSION}, 422, "invalid_parameter"),
         ({"text": "x", "filter": {"nofield": {"eq": 1}}}, 422, "invalid_filter"),
+        ({"text": "x", "filter": [1]}, 422, "invalid_filter"),
+        ({"text": "x", "filter": "year"}, 422, "invalid_filter"),
         ({"text": "x", "top_k": 0}, 422, "invalid_parameter"),
         ({"text": "x", "top_k": 100_000}, 422, "invalid_parameter"),
         ({"text": "x", "group_by": "nofield"}, 422, "invalid_parameter"),
@@ -224,6 +226,23 @@ def test_ids_may_look_like_paths(client: httpx.Client, shelf: str, id: str) -> N
 def test_a_search_that_cannot_be_carried_out_says_why(client: httpx.Client, filled: str, query: Any, status: int, code: str) -> None:
     answer = client.post(f"{filled}/search", json=query)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+def test_a_filter_that_is_no_object_is_the_same_error_wherever_it_is_given(client: httpx.Client, filled: str) -> None:
+    answers = (
+        client.post(f"{filled}/search", json={"text": "x", "filter": [1]}),
+        client.post(f"{filled}/items/delete", json={"filter": [1]}),
+        client.get(f"{filled}/items", params={"filter": "[1]"}),
+    )
+    assert {answer.json()["code"] for answer in answers} == {"invalid_filter"}
+
+
+def test_groups_of_modalities_show_the_best_of_each(client: httpx.Client, filled: str) -> None:
+    everything = hits(client, filled, text="a dog", top_k=20)
+    best: dict[str, str] = {}
+    for hit in everything:
+        best.setdefault(hit["modality"], hit["id"])
+    assert ids(hits(client, filled, text="a dog", group_by="modality")) == list(best.values())
 
 
 def test_a_collection_that_is_not_there_is_named_without_the_directory(client: httpx.Client, toy_settings: Settings) -> None:
