@@ -109,6 +109,7 @@ def _search(collection: Collection, question: Question, embedded: Sequence[Vecto
             min_score=body.min_score,
             offset=body.offset,
             include_embedding="embedding" in body.include,
+            exact=body.exact,
             exclude_ids=tuple(voice.source for voice in question.voices if isinstance(voice.source, str)),
         )
     )

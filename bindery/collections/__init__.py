@@ -1,9 +1,11 @@
 """Collections: vectors and metadata, durable on disk and searched exactly.
 
-    stores ─► store ─► local ─► catalog (all SQL) ─► database (connections, lock, migrations)
-                          └───► flat (FAISS), queries, filters, records, fields
+    stores ─► store ─► local ─► catalog, registry (all SQL) ─► database (connections, lock, migrations)
+                          ├───► resident ─► partition ─► flat, segment (FAISS), planner      searches
+                          ├───► sealing ─► segment_files, tiers                              builds segments in the background
+                          └───► queries, filters, records, fields
 
-Truth is the catalog; the index in memory is a cache that catches up with it before every search. This room imports
+Truth is the catalog; segments and what is in memory are caches. Memory catches up with the catalog before every search. This room imports
 numpy, faiss and sqlite3, and of the project only errors, limits and vectors. It never sees a media file or a model.
 `portable` carries a collection to Parquet and back; pyarrow is imported when that is asked for.
 """

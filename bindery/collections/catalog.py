@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from bindery.collections import registry
 from bindery.collections.clips import clip_range, is_clip_of
 from bindery.collections.fields import FieldValue
 from bindery.collections.filters import Condition, to_sql
@@ -93,7 +94,7 @@ def list_collections(db: sqlite3.Connection) -> list[Definition]:
 
 def delete_collection(db: sqlite3.Connection, collection_id: int) -> None:
     # Dependent rows first: one pass over each table is faster than a cascade from every item.
-    for table in ("field_values", "vectors", "items", "deletions"):
+    for table in ("segments", "field_values", "vectors", "items", "deletions"):
         db.execute(f"DELETE FROM {table} WHERE collection_id = ?", (collection_id,))
     db.execute("DELETE FROM collections WHERE id = ?", (collection_id,))
 
@@ -139,7 +140,9 @@ def write_metadata(db: sqlite3.Connection, collection_id: int, key: int, metadat
 
 def delete_keys(db: sqlite3.Connection, collection_id: int, at: int, keys: Sequence[int]) -> None:
     _remove(db, collection_id, at, keys)
-    db.execute("DELETE FROM deletions WHERE collection_id = ? AND generation <= ?", (collection_id, at - KEPT_GENERATIONS))
+    oldest = registry.oldest_built_at(db, collection_id)
+    upto = at - KEPT_GENERATIONS if oldest is None else min(oldest, at - KEPT_GENERATIONS)
+    db.execute("DELETE FROM deletions WHERE collection_id = ? AND generation <= ?", (collection_id, upto))
 
 
 # Reading items
@@ -240,11 +243,9 @@ def share(db: sqlite3.Connection, collection_id: int) -> float:
 
 def vectors_since(db: sqlite3.Connection, collection_id: int, since: int) -> Iterator[VectorRows]:
     """Every vector written after generation ``since``, in pieces of one modality each, by ascending key."""
-    everything = "" if since < 0 else "AND generation > ?"
-    parameters = (collection_id,) if since < 0 else (collection_id, since)
     rows = db.execute(
-        f"SELECT modality, item_key, data FROM vectors WHERE collection_id = ? {everything} ORDER BY item_key",
-        parameters,
+        "SELECT modality, item_key, data FROM vectors WHERE collection_id = ? AND generation > ? ORDER BY item_key",
+        (collection_id, since),
     )
     while piece := rows.fetchmany(_LOAD_ROWS):
         for modality in sorted({row[0] for row in piece}):

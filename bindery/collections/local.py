@@ -1,4 +1,4 @@
-"""The local collection: the catalog for truth, flat indexes in memory for search. Exact, durable, one machine."""
+"""The local collection: the catalog for truth, partitions in memory and segments on disk for search. Durable, one machine."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ import base64
 import binascii
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bindery.collections import catalog
+from bindery.collections import catalog, registry
 from bindery.collections.catalog import StoredItem
 from bindery.collections.database import Database
 from bindery.collections.filters import Condition
 from bindery.collections.flat import Keys
 from bindery.collections.model import CollectionState, Definition, Hit, Item, ItemResult, Page, Query, SearchResult
+from bindery.collections.partition import Scope
 from bindery.collections.queries import check_filter, check_one_way, check_page, check_query
 from bindery.collections.records import check_vector, decode_vector, encode_metadata, merged, to_records
 from bindery.collections.resident import ResidentVectors
+from bindery.collections.sealing import Background, Sealer
+from bindery.collections.tiers import Tiers
 from bindery.errors import InvalidParameter, UnknownCollection, UnknownItem
 from bindery.limits import Limits
 from bindery.vectors import Vectors
@@ -29,15 +33,28 @@ _GROUP_OVERFETCH = 4
 _TRIES = 5  # a search that meets deletions between ranking and reading starts again; then it answers with what is left
 
 
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """What the collections of a store share about segments: where they are, how large they become, who builds them."""
+
+    folder: Path
+    tiers: Tiers
+    background: Background
+
+
 class LocalCollection:
     """Implements `Collection`. Made by `Store`."""
 
-    def __init__(self, database: Database, collection_id: int, definition: Definition, limits: Limits) -> None:
+    def __init__(self, database: Database, collection_id: int, definition: Definition, limits: Limits, segments: Segments) -> None:
         self.id = collection_id
         self.definition = definition
         self._database = database
         self._limits = limits
-        self._vectors = ResidentVectors(collection_id, definition.dimension)
+        self._segments = segments
+        folder = segments.folder / str(collection_id)
+        self._vectors = ResidentVectors(collection_id, definition.dimension, segments.tiers, folder)
+        self._sealer = Sealer(database, collection_id, definition.dimension, folder, segments.tiers)
+        self._written = 0  # rows since the last look at what is due
 
     def upsert(self, items: Sequence[Item], *, media: Sequence[str] = ()) -> list[ItemResult]:
         results, latest = to_records(items, self.definition, self._limits)
@@ -50,6 +67,7 @@ class LocalCollection:
                     catalog.delete_keys(db, self.id, at, [key for key in catalog.keys_of_media(db, self.id, media) if key not in written])
             for (index, record), status in zip(latest.values(), statuses, strict=True):
                 results[index] = ItemResult(record.id, status)
+            self._wrote(len(latest))
         return [results[index] for index in range(len(items))]
 
     def get(self, id: str) -> Item:
@@ -77,7 +95,23 @@ class LocalCollection:
                 keys = catalog.keys_of_media(db, self.id, ids or ())
             if keys:
                 catalog.delete_keys(db, self.id, self._next_generation(db), keys)
+        self._wrote(len(keys))
         return len(keys)
+
+    def seal(self) -> None:
+        """Bring the index into its best form now: what the background does in its own time. Raises `StorageFull`."""
+        self._tend(lambda: False, wait=True)
+
+    def tend(self, stop: Callable[[], bool]) -> None:
+        """Seal, merge and repair what is due, then search with it. Raises `StorageFull`, `InterruptedError`."""
+        self._tend(stop, wait=False)
+
+    def _tend(self, stop: Callable[[], bool], *, wait: bool) -> None:
+        self._written = 0
+        try:
+            self._sealer.run(self._vectors.damaged, stop, wait)
+        finally:
+            self._vectors.reload(self._database)
 
     def page(self, limit: int = 100, cursor: str | None = None, filter: Mapping[str, Any] | None = None) -> Page:
         check_page(limit, self._limits)
@@ -98,8 +132,11 @@ class LocalCollection:
         with self._database.reading() as db:
             self._generation(db)
             counts = catalog.counts(db, self.id)
+            segments = registry.segments(db, self.id)
             disk_bytes = round(catalog.share(db, self.id) * self._database.size_bytes)
-        return CollectionState(self.definition, counts, disk_bytes, self._vectors.memory_bytes)
+        disk_bytes += sum(size for row in segments for size, _ in row.files.values())
+        index = "ivf_pq" if segments else "flat"
+        return CollectionState(self.definition, counts, disk_bytes, self._vectors.memory_bytes, index, not segments)
 
     def __len__(self) -> int:
         with self._database.reading() as db:
@@ -115,7 +152,7 @@ class LocalCollection:
                 break
         plan = {
             "modalities": found.plan,
-            "exact": True,
+            "exact": all(line["plan"] == "exact" for line in found.plan.values()),
             "filtered": condition is not None or bool(query.exclude_ids),
             "ms": round((time.perf_counter() - started) * 1e3, 3),
         }
@@ -123,13 +160,15 @@ class LocalCollection:
 
     def _search_once(self, query: Query, vector: Vectors, condition: Condition | None) -> _Found:
         with self._database.reading() as db:
-            self._vectors.catch_up(db, self._generation(db))
+            generation, layout = self._versions(db)
+            self._vectors.catch_up(db, generation)
             allowed = None if condition is None else catalog.keys_where(db, self.id, condition)
             excluded = np.array(catalog.keys_of_ids(db, self.id, query.exclude_ids), dtype=np.int64)
+            scope = Scope(allowed, excluded)
             wanted = query.offset + query.top_k
             fetch = wanted if query.group_by is None else _GROUP_OVERFETCH * wanted
             while True:
-                ranked, plan = self._vectors.rank(vector, fetch, query.modalities, allowed, excluded)
+                ranked, plan = self._vectors.rank(vector, fetch, query.modalities, scope, query.exact)
                 kept = np.arange(len(ranked.keys))
                 if query.group_by is not None:
                     kept = self._best_of_groups(db, ranked.keys, query.group_by)
@@ -140,6 +179,8 @@ class LocalCollection:
             if query.min_score is not None:
                 scores, keys = scores[scores >= query.min_score], keys[scores >= query.min_score]
             stored = catalog.items_by_key(db, keys.tolist(), query.include_embedding)
+        if self._vectors.wants_care(layout):
+            self._segments.background.notify(self)
         # The index may be newer than what this connection sees, by another thread's write.
         hits = [_to_hit(stored[key], score) for key, score in zip(keys.tolist(), scores.tolist(), strict=True) if key in stored]
         return _Found(hits, plan, complete=len(hits) == len(keys))
@@ -156,8 +197,16 @@ class LocalCollection:
                 seen.add(value)
         return np.array(kept, dtype=np.int64)
 
+    def _wrote(self, rows: int) -> None:
+        self._written += rows
+        if self._written >= self._segments.tiers.exact_rows:
+            self._segments.background.notify(self)
+
     def _generation(self, db: sqlite3.Connection) -> int:
-        found = catalog.generation(db, self.id)
+        return self._versions(db)[0]
+
+    def _versions(self, db: sqlite3.Connection) -> tuple[int, int]:
+        found = registry.versions(db, self.id)
         if found is None:
             raise self._deleted()
         return found

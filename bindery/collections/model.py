@@ -67,6 +67,7 @@ class Query:
     offset: int = 0
     include_embedding: bool = False
     exclude_ids: tuple[str, ...] = ()
+    exact: bool = False  # compare with every vector that may be returned, however many there are
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,7 +110,7 @@ class Page:
 class CollectionState:
     """A collection in figures. ``memory_bytes`` is what its index holds now: 0 before the first search.
 
-    ``disk_bytes`` is its share of the catalog file, which all collections of a data directory are in.
+    ``disk_bytes`` is its share of the catalog file, which all collections of a data directory are in, and its segments.
     """
 
     definition: Definition

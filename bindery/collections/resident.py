@@ -1,7 +1,7 @@
-"""The vectors of one collection in memory: a flat index a modality, brought up to date from the catalog when asked.
+"""The vectors of one collection, ready to be searched: a partition a modality, brought up to date from the catalog when asked.
 
 A cache, never the truth: it follows the catalog's generations, whoever wrote them (this process or another), and is
-loaded from the catalog on first use.
+loaded from segments and the catalog on first use.
 """
 
 from __future__ import annotations
@@ -9,14 +9,19 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bindery.collections import catalog
-from bindery.collections.flat import FlatIndex, Keys
+from bindery.collections import catalog, registry
+from bindery.collections.database import Database
+from bindery.collections.flat import Keys
+from bindery.collections.partition import Partition, Scope
 from bindery.collections.records import decode_codes
+from bindery.collections.registry import SegmentRow
 from bindery.collections.sharing import SharedLock
+from bindery.collections.tiers import Tiers
 from bindery.vectors import Vectors
 
 
@@ -30,19 +35,37 @@ class Ranked:
 
 
 class ResidentVectors:
-    """Any thread may search at any time; changes wait for the searches that are running."""
+    """Any thread may search at any time; changes wait for the searches that are running. ``folder``: where segments are."""
 
-    def __init__(self, collection_id: int, dimension: int) -> None:
+    def __init__(self, collection_id: int, dimension: int, tiers: Tiers, folder: Path) -> None:
         self._collection_id = collection_id
         self._dimension = dimension
+        self._tiers = tiers
+        self._folder = folder
         self._lock = SharedLock()
-        self._indexes: dict[str, FlatIndex] = {}
+        self._partitions: dict[str, Partition] = {}
         self._generation = -1  # nothing loaded
+        self._layout = -1
 
     @property
     def memory_bytes(self) -> int:
         with self._lock.shared():
-            return sum(index.memory_bytes for index in self._indexes.values())
+            return sum(partition.memory_bytes for partition in self._partitions.values())
+
+    @property
+    def damaged(self) -> list[SegmentRow]:
+        with self._lock.shared():
+            return [row for partition in self._partitions.values() for row in partition.damaged]
+
+    def wants_care(self, layout: int) -> bool:
+        """Whether there is something to seal or to build again, or another process has done so (``layout``: as the catalog has it)."""
+        with self._lock.shared():
+            return (self._generation >= 0 and layout != self._layout) or any(
+                partition.growing_rows >= self._tiers.exact_rows
+                or bool(partition.damaged)
+                or any(segment.dead_share > self._tiers.dead_share for segment in partition.segments)
+                for partition in self._partitions.values()
+            )
 
     def catch_up(self, db: sqlite3.Connection, generation: int) -> None:
         """Hold what the catalog holds at ``generation``, the one that ``db`` sees."""
@@ -51,43 +74,71 @@ class ResidentVectors:
         with self._lock.alone():
             if self._generation >= generation:
                 return
-            if self._generation + catalog.KEPT_GENERATIONS < generation:
-                self._indexes = {}
-                self._generation = -1
-            self._follow(db)
+            if self._generation < 0 or self._generation + catalog.KEPT_GENERATIONS < generation:
+                self._partitions, self._layout = self._load(db)
+            else:
+                self._follow(db, self._partitions, self._generation)
             self._generation = generation
 
+    def reload(self, database: Database) -> None:
+        """Take up the segments as they are registered now, while searches go on; nothing when nothing was loaded yet."""
+        if self._generation < 0:
+            return
+        with database.reading() as db:
+            found = registry.versions(db, self._collection_id)
+            if found is None:
+                return
+            partitions, layout = self._load(db)
+        with self._lock.alone(), database.reading() as db:
+            # This transaction began after every search that moved the generation on, so it sees at least as much.
+            now = catalog.generation(db, self._collection_id)
+            if now is None:
+                return
+            if found[0] + catalog.KEPT_GENERATIONS < now:
+                partitions, layout = self._load(db)
+            else:
+                self._follow(db, partitions, found[0])
+            self._partitions, self._layout, self._generation = partitions, layout, now
+
     def rank(
-        self, query: Vectors, top_k: int, modalities: Iterable[str] | None, allowed: Keys | None, excluded: Keys
+        self, query: Vectors, top_k: int, modalities: Iterable[str] | None, scope: Scope, exact: bool
     ) -> tuple[Ranked, dict[str, dict[str, object]]]:
         """The best ``top_k`` rows over the modalities, and a line of the plan for each."""
         with self._lock.shared():
-            names = sorted(self._indexes) if modalities is None else sorted(set(modalities) & set(self._indexes))
+            names = sorted(self._partitions) if modalities is None else sorted(set(modalities) & set(self._partitions))
             found: list[tuple[NDArray[np.float32], Keys]] = []
-            plan: dict[str, dict[str, object]] = {}
-            available = 0
+            lines: dict[str, dict[str, object]] = {}
+            exhausted = True
             for name in names:
-                index = self._indexes[name]
-                mask = None if allowed is None else index.mask(allowed)
-                if len(excluded):
-                    mask = ~index.mask(excluded) if mask is None else mask & ~index.mask(excluded)
-                rows = index.allowed(mask)
-                plan[name] = {"rows": len(index), "allowed": rows, "index": "flat"}
-                available += rows
-                found.append(index.search(query, top_k, mask))
+                scores, keys, line, whole = self._partitions[name].search(query, top_k, scope, exact)
+                lines[name] = line
+                exhausted = exhausted and whole
+                found.append((scores, keys))
         if not found:
-            return Ranked(np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64), True), plan
+            return Ranked(np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64), True), lines
         scores = np.concatenate([pair[0] for pair in found])
         keys = np.concatenate([pair[1] for pair in found])
         order = np.lexsort((keys, -scores))[:top_k]
-        return Ranked(scores[order], keys[order], exhausted=available <= top_k), plan
+        return Ranked(scores[order], keys[order], exhausted=exhausted and len(scores) <= top_k), lines
 
-    def _follow(self, db: sqlite3.Connection) -> None:
-        if self._generation >= 0:
-            gone = catalog.deleted_since(db, self._collection_id, self._generation)
-            for index in self._indexes.values():
-                index.remove(gone)
-        for rows in catalog.vectors_since(db, self._collection_id, self._generation):
-            if rows.modality not in self._indexes:
-                self._indexes[rows.modality] = FlatIndex(self._dimension)
-            self._indexes[rows.modality].put(rows.keys, decode_codes(rows.blobs))
+    def _load(self, db: sqlite3.Connection) -> tuple[dict[str, Partition], int]:
+        found = registry.versions(db, self._collection_id)
+        partitions = {
+            name: Partition.load(db, self._collection_id, name, self._dimension, self._tiers, self._folder)
+            for name in registry.modalities(db, self._collection_id)
+        }
+        oldest = registry.oldest_built_at(db, self._collection_id)
+        if oldest is not None:
+            gone = catalog.deleted_since(db, self._collection_id, oldest)
+            for partition in partitions.values():
+                partition.remove(gone)
+        return partitions, -1 if found is None else found[1]
+
+    def _follow(self, db: sqlite3.Connection, partitions: dict[str, Partition], since: int) -> None:
+        gone = catalog.deleted_since(db, self._collection_id, since)
+        for partition in partitions.values():
+            partition.remove(gone)
+        for rows in catalog.vectors_since(db, self._collection_id, since):
+            if rows.modality not in partitions:
+                partitions[rows.modality] = Partition(self._dimension, self._tiers)
+            partitions[rows.modality].put(rows.keys, decode_codes(rows.blobs))

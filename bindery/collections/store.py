@@ -6,6 +6,7 @@ by transaction, readers never wait, and each process sees the others' writes wit
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,10 +16,12 @@ from types import TracebackType
 from bindery.collections import catalog, snapshots
 from bindery.collections.database import Database
 from bindery.collections.fields import check_fields
-from bindery.collections.local import LocalCollection
+from bindery.collections.local import LocalCollection, Segments
 from bindery.collections.model import Definition, LabelSet
 from bindery.collections.naming import check_dimension, check_label_set_name, check_name, told
+from bindery.collections.sealing import Background
 from bindery.collections.snapshots import Snapshot
+from bindery.collections.tiers import Tiers
 from bindery.errors import AlreadyExists, TooManyItems, UnknownAlias, UnknownCollection, UnknownLabelSet
 from bindery.limits import Limits
 
@@ -33,13 +36,14 @@ class Store:
 
     backend = "local"
 
-    def __init__(self, data_dir: Path | str, limits: Limits | None = None, *, make: bool = True) -> None:
+    def __init__(self, data_dir: Path | str, limits: Limits | None = None, *, make: bool = True, tiers: Tiers | None = None) -> None:
         self.data_dir = Path(data_dir)
         self._limits = limits or Limits()
         if not make and not (self.data_dir / CATALOG).exists():
             raise UnknownCollection(f"there are no collections in {self.data_dir}: it has no {CATALOG}")
         self._database = Database(self.data_dir / CATALOG)
         self._snapshots = self.data_dir / "snapshots"
+        self._segments = Segments(self.data_dir / "segments", tiers or Tiers(), Background())
         self._open: dict[str, LocalCollection] = {}
         self._guard = threading.Lock()
 
@@ -96,6 +100,7 @@ class Store:
                 raise UnknownCollection(f"there is no collection {name!r} in {self.data_dir}")
             catalog.delete_collection(db, found[0])
         self._forget(name)
+        shutil.rmtree(self._segments.folder / str(found[0]), ignore_errors=True)
 
     def put_alias(self, name: str, collection: str) -> None:
         """Let ``name`` stand for a collection, in place of any that it stood for; calls see the one or the other, never neither.
@@ -188,6 +193,7 @@ class Store:
                 raise UnknownLabelSet(f"there is no label set {name!r}")
 
     def close(self) -> None:
+        self._segments.background.close()
         self._database.close()
 
     def __enter__(self) -> Store:
@@ -201,7 +207,7 @@ class Store:
             known = self._open.get(definition.name)
             # One that was deleted and made again, perhaps by another process, has the name but is another.
             if known is None or known.id != collection_id:
-                known = LocalCollection(self._database, collection_id, definition, self._limits)
+                known = LocalCollection(self._database, collection_id, definition, self._limits, self._segments)
                 self._open[definition.name] = known
             return known
 

@@ -33,7 +33,9 @@ class CollectionAnswer(BaseModel):
     items: int
     counts: dict[str, int] = Field(description="items by modality")
     tier: str = Field(description="how it is indexed")
-    recall: float = Field(description="share of the true neighbours that a search finds; 1.0 when it is exact")
+    recall: float | None = Field(
+        description="share of the true neighbours that a search finds; 1.0 when it is exact, null when not measured"
+    )
     disk_bytes: int
     memory_bytes: int
 
@@ -147,7 +149,7 @@ class SearchBody(Strict):
     min_score: float | None = Field(None, allow_inf_nan=False)
     offset: int = 0
     include: list[Literal["metadata", "embedding"]] = Field(default_factory=_metadata)
-    exact: bool = Field(False, description="compare with every vector, whatever the index (the local index always does)")
+    exact: bool = Field(False, description="compare with every vector, whatever the index")
 
 
 class HitAnswer(BaseModel):

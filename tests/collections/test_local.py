@@ -139,7 +139,7 @@ def test_excluded_ids_and_embeddings(collection: LocalCollection) -> None:
 def test_the_plan_tells_how_the_search_ran(collection: LocalCollection) -> None:
     collection.upsert([item(n) for n in range(30)])
     plan = collection.search(Query(vector(1), modalities=("image", "smell"), filter={"count": {"lt": 15}})).plan
-    assert plan["modalities"] == {"image": {"rows": 10, "allowed": 5, "index": "flat"}}
+    assert plan["modalities"] == {"image": {"rows": 10, "allowed": 5, "index": "flat", "plan": "exact"}}
     assert plan["exact"] is True
     assert plan["filtered"] is True
     assert plan["ms"] >= 0

@@ -1,0 +1,114 @@
+"""A segment in memory: the codes of its rows, their keys, and which of them are still alive. The vectors stay on the disk.
+
+Two ways to search: by code, the best of which are compared again as float16, and exactly, over all rows or some.
+Not thread-safe towards `remove`; many searches may run at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from bindery.collections import segment_files
+from bindery.collections.flat import Keys, Mask, Selection, best
+from bindery.collections.registry import SegmentRow
+from bindery.collections.segment_files import CODES, KEYS, VECTORS, SegmentDamaged
+from bindery.vectors import Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much of a segment a search by code looks at. ``share``: of its lists; ``depth``: rows compared again, of 10 wanted."""
+
+    share: float
+    depth: int
+
+
+class Segment:
+    """Raises `SegmentDamaged` when a file is missing or not as it was written."""
+
+    def __init__(self, folder: Path, row: SegmentRow, dimension: int) -> None:
+        self.row = row
+        self._keys: Keys = np.fromfile(segment_files.check(folder, row.files, KEYS), dtype="<i8")
+        self._vectors = np.memmap(segment_files.check(folder, row.files, VECTORS), dtype=np.uint8, mode="r")
+        path = segment_files.check(folder, row.files, CODES)
+        try:
+            self._codes = faiss.read_index(str(path))
+        except RuntimeError as error:
+            raise SegmentDamaged(f"{path} cannot be read: {error}") from error
+        self.lists: int = self._codes.nlist  # type: ignore[attr-defined]  # an index that was read has no closer type
+        self._exact = faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+        # FAISS reads the mapped file in place; both must live as long as the index does.
+        whole = faiss.MaybeOwnedVectorUInt8
+        self._view = whole.create_view(faiss.swig_ptr(self._vectors), self._vectors.nbytes, whole().owner)  # type: ignore[attr-defined]  # the stubs lack it
+        self._exact.codes = self._view
+        self._exact.ntotal = len(self._keys)
+        self._refined = faiss.IndexRefine(self._codes, self._exact)
+        self._alive: Mask = np.ones(len(self._keys), dtype=np.bool_)
+        self._dead = 0
+
+    def __len__(self) -> int:
+        return len(self._keys) - self._dead
+
+    @property
+    def keys(self) -> Keys:
+        """Of all its rows, dead ones too, ascending."""
+        return self._keys
+
+    @property
+    def dead_share(self) -> float:
+        return self._dead / max(1, len(self._keys))
+
+    @property
+    def memory_bytes(self) -> int:
+        codes = self.row.files[CODES][0]
+        return codes + len(self._keys) * (self._keys.itemsize + 1)
+
+    @property
+    def disk_bytes(self) -> int:
+        return sum(size for size, _ in self.row.files.values())
+
+    def remove(self, keys: Keys) -> None:
+        """Take rows out; keys that are not here are no error."""
+        if len(keys):
+            self._alive &= ~self.mask(keys)
+            self._dead = len(self._alive) - int(np.count_nonzero(self._alive))
+
+    def mask(self, keys: Keys) -> Mask:
+        """Which rows have one of ``keys`` (in any order)."""
+        chosen = np.zeros(len(self._keys), dtype=np.bool_)
+        places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        chosen[places[self._keys[places] == keys]] = True
+        return chosen
+
+    def allowed(self, mask: Mask | None) -> int:
+        return len(self) if mask is None else int(np.count_nonzero(self._alive & mask))
+
+    def search(self, query: Vectors, top_k: int, allowed: Mask | None) -> tuple[NDArray[np.float32], Keys]:
+        """The best ``top_k`` of the allowed rows (None: all), exactly, by score, then by key."""
+        return best(self._exact, self._keys, query, top_k, self._chosen(allowed))
+
+    def approximate(self, query: Vectors, top_k: int, allowed: Mask | None, effort: Effort) -> tuple[NDArray[np.float32], Keys]:
+        """As `search`, but only the best rows by code are compared. May find fewer than there are."""
+        faiss.omp_set_num_threads(1)
+        chosen = self._chosen(allowed)
+        lists = max(1, round(effort.share * self.lists))
+        selection = None if chosen is None else Selection(chosen)
+        sel = None if selection is None else selection.selector
+        inner = faiss.SearchParametersIVF(nprobe=lists, sel=sel)  # type: ignore[call-arg]  # the wheel's stubs know no fields
+        depth = max(effort.depth, top_k) / top_k
+        parameters = faiss.IndexRefineSearchParameters(k_factor=depth, base_index_params=inner)  # type: ignore[call-arg]
+        scores, places = self._refined.search(query[None, :], top_k, params=parameters)
+        found = places[0] >= 0
+        keys = self._keys[places[0][found]]
+        order = np.lexsort((keys, -scores[0][found]))
+        return scores[0][found][order], keys[order]
+
+    def _chosen(self, allowed: Mask | None) -> Mask | None:
+        if allowed is None:
+            return self._alive if self._dead else None
+        return self._alive & allowed

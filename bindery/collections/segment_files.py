@@ -1,0 +1,146 @@
+"""A segment on disk: three files in a folder of their own, written once and never changed.
+
+    vectors.f16   (n, d) float16, little-endian, as the catalog has them: what is compared at last, mapped and not read
+    keys.i64      (n,) int64, ascending: the item of each row
+    codes.faiss   FAISS's inverted file of 4-bit codes, row numbers as ids
+
+A folder is made under another name and renamed when all of it is on disk, so a folder that has its name is whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from bindery.collections import tiers
+from bindery.errors import StorageFull
+
+VECTORS, KEYS, CODES = "vectors.f16", "keys.i64", "codes.faiss"
+_MAKING = ".making-"
+_AT_ONCE = 8192  # rows
+_SEED = 20_261_125
+
+Keys = NDArray[np.int64]
+Piece = tuple[Keys, NDArray[np.uint8]]  # keys, and rows of (2 d,) bytes
+Files = Mapping[str, tuple[int, str]]
+
+
+class SegmentDamaged(Exception):
+    """A file of a segment is missing or not as it was written. Never reaches a caller: the catalog has the vectors."""
+
+
+def write(root: Path, dimension: int, pieces: Iterator[Piece], stop: Callable[[], bool]) -> tuple[str, int, dict[str, tuple[int, str]]]:
+    """Write a segment of the rows in ``pieces``, by ascending key: its folder's name below ``root``, its rows, its files.
+
+    Holds the codes in memory, and of the vectors only some at a time. Raises `StorageFull`, and `InterruptedError` when
+    ``stop()`` says so; then nothing is left.
+    """
+    name = uuid.uuid4().hex
+    making = root / f"{_MAKING}{name}"
+    with _full_disk_in_words(root):
+        try:
+            making.mkdir(parents=True)
+            keys = _write_vectors(making / VECTORS, pieces, stop)
+            _write_bytes(making / KEYS, keys.astype("<i8").tobytes())
+            if len(keys):
+                # Not by FAISS's own writer, which cannot say that the disk is full.
+                _write_bytes(making / CODES, faiss.serialize_index(_index(making / VECTORS, dimension, len(keys), stop)).data)
+            files = {path.name: (path.stat().st_size, digest(path)) for path in sorted(making.iterdir())}
+            for path in (*making.iterdir(), making):
+                _to_disk(path)
+            making.rename(root / name)
+            _to_disk(root)
+        except BaseException:
+            shutil.rmtree(making, ignore_errors=True)
+            raise
+    return name, len(keys), files
+
+
+def check(folder: Path, files: Files, name: str) -> Path:
+    """The path of one file, when it is as it was written. Raises `SegmentDamaged`."""
+    path = folder / name
+    try:
+        size, wanted = files[name]
+        if path.stat().st_size != size:
+            raise SegmentDamaged(f"{path} has {path.stat().st_size} bytes instead of {size}")
+        if digest(path) != wanted:
+            raise SegmentDamaged(f"{path} is not what was written (its SHA-256 differs)")
+    except (OSError, KeyError) as error:
+        raise SegmentDamaged(f"{path} cannot be read: {error}") from error
+    return path
+
+
+def sweep(root: Path, kept: set[str]) -> None:
+    """Remove every folder below ``root`` that is not in ``kept``: leftovers of a crash, and segments that were replaced."""
+    if root.is_dir():
+        for path in root.iterdir():
+            if path.is_dir() and path.name not in kept:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_vectors(path: Path, pieces: Iterator[Piece], stop: Callable[[], bool]) -> Keys:
+    kept: list[Keys] = []
+    with path.open("wb") as file:
+        for keys, rows in pieces:
+            _may_go_on(stop)
+            file.write(rows.tobytes())
+            kept.append(keys)
+    return np.concatenate([np.empty(0, dtype=np.int64), *kept])
+
+
+def _index(path: Path, dimension: int, rows: int, stop: Callable[[], bool]) -> faiss.IndexIVFPQFastScan:
+    faiss.omp_set_num_threads(1)  # in the background: searches need the other cores
+    vectors = np.memmap(path, dtype="<f2", mode="r", shape=(rows, dimension))
+    quantizer = faiss.IndexFlatIP(dimension)
+    index = faiss.IndexIVFPQFastScan(quantizer, dimension, tiers.lists(rows), tiers.code_parts(dimension), 4, faiss.METRIC_INNER_PRODUCT)
+    index.by_residual = False  # so that codes mean the same in every list, and the tables are made once a query
+    index.cp.niter = 8
+    sample = np.sort(np.random.default_rng(_SEED).choice(rows, tiers.training_rows(rows), replace=False))
+    index.train(vectors[sample].astype(np.float32))
+    for start in range(0, rows, _AT_ONCE):
+        _may_go_on(stop)
+        index.add(vectors[start : start + _AT_ONCE].astype(np.float32))
+    return index
+
+
+def _write_bytes(path: Path, data: bytes | memoryview) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _may_go_on(stop: Callable[[], bool]) -> None:
+    if stop():
+        raise InterruptedError("the building of a segment was told to stop")
+
+
+@contextmanager
+def _full_disk_in_words(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"no space left to write an index segment in {root}; free some, the items themselves are safe") from error
+        raise
