@@ -104,5 +104,15 @@ def similarity_loss(student: Tensor, teacher: Tensor, temperature: float, anchor
     )
 
 
+def scores_loss(student: Tensor, scores: Tensor, temperature: float, texts: Tensor) -> Tensor:
+    """KL divergence of the student's distribution over given texts from a tagger's, mean over the items: zero-shot, learned from tags.
+
+    ``student``: ``(n, d)`` unit rows; ``scores``: ``(n, m)`` ≥ 0, shared out so that a row sums to 1; ``texts``: ``(m, d)`` unit rows.
+    """
+    taught = scores.clamp(min=0)
+    taught = taught / taught.sum(dim=1, keepdim=True).clamp(min=1e-6)
+    return F.kl_div(F.log_softmax(student @ texts.T / temperature, dim=1), taught, reduction="batchmean")
+
+
 def _others(cosines: Tensor, itself: Tensor) -> Tensor:
     return cosines[~itself].reshape(len(cosines), -1)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from training.distill import Key, Teacher, cosine_loss, relational_loss, similarity_loss
+from training.distill import Key, Teacher, cosine_loss, relational_loss, scores_loss, similarity_loss
 from training.losses import LogitScale, contrastive_loss
 from training.towers.tower import unit
 
@@ -33,15 +33,23 @@ class DistillTerm(BaseModel):
     teacher: str = Field(description=".npz with `ids` and `vectors`, or .npy beside a file of ids; relative to the media directory")
     ids: str | None = Field(None, description="for .npy: one id a line; left out: NAME.ids.txt")
     key: Key = Field("id", description="the manifest's column that the ids are found in")
-    how: Literal["cosine", "relational", "kl"] = Field(
+    how: Literal["cosine", "relational", "kl", "scores"] = Field(
         "cosine",
         description="cosine: the same vector (through a learned projection where lengths differ); relational: the same cosines between "
-        "items; kl: the same distribution over similarities",
+        "items; kl: the same distribution over similarities; scores: the teacher is a tagger, its vectors the scores of `texts`, and the "
+        "tower shall choose among those texts as it does",
     )
-    temperature: float = Field(0.05, gt=0, description="of the distributions, for kl")
+    temperature: float = Field(0.05, gt=0, description="of the distributions, for kl and scores")
+    texts: str | None = Field(None, description="for scores: one text a line, in the order of the teacher's scores")
     against: Literal["items", "captions"] = Field(
         "items", description="for kl: similarities to the other items, or to the captions, when the teacher lives in this space"
     )
+
+    @model_validator(mode="after")
+    def _texts_go_with_scores(self) -> Self:
+        if (self.texts is not None) != (self.how == "scores"):
+            raise ValueError('texts is for how = "scores", which needs it')
+        return self
 
 
 LossTerm = Annotated[ContrastiveTerm | DistillTerm, Field(discriminator="kind")]
@@ -50,8 +58,19 @@ LossTerm = Annotated[ContrastiveTerm | DistillTerm, Field(discriminator="kind")]
 class Objective(nn.Module):
     """The weighted sum over a whole batch. Owns what is learned beside the tower: the logit scale and teachers' projections."""
 
-    def __init__(self, terms: Sequence[LossTerm], teachers: Sequence[Teacher], *, dimension: int, temperature: float) -> None:
-        """``teachers``: one for each distilling term, in their order. Raises `ValueError` where a teacher's length cannot be used."""
+    def __init__(
+        self,
+        terms: Sequence[LossTerm],
+        teachers: Sequence[Teacher],
+        *,
+        dimension: int,
+        temperature: float,
+        texts: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """``teachers``: one for each distilling term, in their order. ``texts``: a term's file of texts → ``(m, d)`` unit rows.
+
+        Raises `ValueError` where a teacher's length cannot be used.
+        """
         super().__init__()
         self.scale = LogitScale(temperature)
         self.projections = nn.ModuleDict()
@@ -59,7 +78,12 @@ class Objective(nn.Module):
         waiting = iter(teachers)
         self._teachers = [next(waiting) if isinstance(term, DistillTerm) else None for term in self._terms]
         for number, (term, teacher) in enumerate(zip(self._terms, self._teachers, strict=True)):
-            if isinstance(term, DistillTerm) and teacher is not None and teacher.dimension != dimension:
+            if isinstance(term, DistillTerm) and term.texts is not None and teacher is not None:
+                rows = (texts or {})[term.texts]
+                if len(rows) != teacher.dimension:
+                    raise ValueError(f"{term.teacher} has scores of {teacher.dimension} texts and {term.texts} has {len(rows)}")
+                self.register_buffer(f"texts_{number}", rows, persistent=False)
+            elif isinstance(term, DistillTerm) and teacher is not None and teacher.dimension != dimension:
                 if term.how == "kl" and term.against == "captions":
                     raise ValueError(f"{term.teacher} has vectors of {teacher.dimension} values and the captions of {dimension}")
                 if term.how == "cosine":
@@ -89,8 +113,10 @@ class Objective(nn.Module):
         known, taught = (tensor.to(media.device) for tensor in teacher.of(ids))
         student = media[known]
         to_captions = term.how == "kl" and term.against == "captions"
-        if len(known) < (1 if term.how == "cosine" or to_captions else 2):
+        if len(known) < (1 if term.how in {"cosine", "scores"} or to_captions else 2):
             return student.sum() * 0.0  # nothing to compare with in this batch
+        if term.how == "scores":
+            return scores_loss(student, taught, term.temperature, self.get_buffer(f"texts_{number}"))
         if term.how == "relational":
             return relational_loss(student, taught)
         if term.how == "kl":

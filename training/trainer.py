@@ -93,7 +93,7 @@ def train(
     training, aside = split_off(read_items(recipe, places.media), recipe.data.held_out, recipe.seed)
     decoder = Decoder(training, recipe.spec, keep=recipe.data.keep)
     batches, encode = build_feed(recipe, tower, decoder, cache=places.cache, device=device, ranks=ranks, report=report)
-    objective = _objective(recipe, tower.dimension, training, places.media).to(device)
+    objective = _objective(recipe, tower.dimension, training, places.media, text).to(device)
     loop = Loop(recipe, tower, encode, text, objective, batches, device=device, ranks=ranks, report=report)
     if not ranks.first:
         torch.manual_seed(recipe.seed + ranks.rank)  # the weights began alike; dropout must not go on alike
@@ -159,15 +159,17 @@ def _check_pieces(recipe: Recipe, tower: Tower, ranks: Ranks) -> None:
         raise RecipeError(f"optim.batch {recipe.optim.batch} has no item for each of {ranks.count} processes")
 
 
-def _objective(recipe: Recipe, dimension: int, items: Sequence[Item], media: Path) -> Objective:
+def _objective(recipe: Recipe, dimension: int, items: Sequence[Item], media: Path, text: FrozenText) -> Objective:
     """The recipe's losses with their teachers. Raises `RecipeError`, naming the file of a teacher that cannot be used."""
     distilling = [term for term in recipe.losses if isinstance(term, DistillTerm)]
     try:
         teachers = [
             load_teacher(media / term.teacher, items, ids=media / term.ids if term.ids else None, key=term.key) for term in distilling
         ]
-        return Objective(recipe.losses, teachers, dimension=dimension, temperature=recipe.loss.temperature)
-    except ValueError as error:  # `TeacherError` too
+        files = {term.texts for term in distilling if term.texts is not None}
+        texts = {name: text.vectors((media / name).read_text(encoding="utf-8").splitlines()) for name in sorted(files)}
+        return Objective(recipe.losses, teachers, dimension=dimension, temperature=recipe.loss.temperature, texts=texts)
+    except (OSError, ValueError) as error:  # `TeacherError` too
         raise RecipeError(f"{recipe.name}: {error}") from error
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from tests.toybundle import build_toy_bundle
@@ -59,6 +60,33 @@ def test_relational_and_kl_are_what_their_words_say() -> None:
     captions = _units(7, 4, seed=5)
     assert similarity_loss(student, student, t, captions) == pytest.approx(0, abs=1e-6)
     assert similarity_loss(student, _units(3, 4, seed=6), t, captions) > 1e-3
+
+
+def test_a_taggers_scores_are_followed_over_texts() -> None:
+    texts = torch.eye(3, 8)
+    teacher = Teacher(np.array([[0.8, 0.2, 0.0], [0.0, 0.0, 0.5]]), ["a", "b"], [_item("a"), _item("b")], "id")
+    term = DistillTerm(kind="distill", teacher="t", how="scores", texts="names.txt", temperature=0.1)
+    objective = Objective([term], [teacher], dimension=8, temperature=0.07, texts={"names.txt": texts})
+    student = torch.stack([unit(torch.tensor([[0.3, 0.2, 0.1, 0, 0, 0, 0, 0.5]]))[0], texts[2]])
+    divergence = 0.0
+    for row, taught in zip(student.numpy(), ([0.8, 0.2], [1.0]), strict=True):
+        logits = row[:3] / 0.1
+        chosen = np.exp(logits) / np.exp(logits).sum()
+        right = chosen[:2] if len(taught) == 2 else chosen[2:]
+        divergence += float((np.array(taught) * np.log(np.array(taught) / right)).sum())
+    found = objective(student, student, torch.eye(2), ["a", "b"])[0].item()
+    assert found == pytest.approx(divergence / 2, rel=1e-4)
+    assert "texts" not in str(objective.state_dict().keys())  # the texts come from the recipe, not from a checkpoint
+
+
+def test_scores_need_as_many_texts() -> None:
+    teacher = Teacher(np.eye(2, 5), ["a", "b"], [_item("a"), _item("b")], "id")
+    term = DistillTerm(kind="distill", teacher="t.npz", how="scores", texts="names.txt")
+    with pytest.raises(ValueError, match="scores of 5 texts"):
+        Objective([term], [teacher], dimension=8, temperature=0.07, texts={"names.txt": torch.eye(4, 8)})
+    for wrong in ({"how": "scores"}, {"how": "kl", "texts": "names.txt"}):
+        with pytest.raises(ValidationError, match="texts is for how"):
+            DistillTerm.model_validate({"kind": "distill", "teacher": "t", **wrong})
 
 
 def test_items_without_a_teachers_vector_do_not_count() -> None:
