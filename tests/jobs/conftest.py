@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 from bindery.collections import Store
+from tests.hostile.pictures import png, zeros
+from tests.media import clips
 from tests.toybundle import build_toy_bundle
 
 Index = Callable[..., "subprocess.Popen[str]"]
@@ -49,6 +51,27 @@ def generated(folder: Path, count: int, seed: int = 0) -> Path:
         else:
             (place / f"{number:04}.png").write_bytes(picture(random.integers(0, 255, (24, 24, 3), dtype=np.uint8)))
     return folder
+
+
+def spoil(folder: Path, count: int) -> dict[str, str]:
+    """Add ``count`` files that cannot be read, of six sorts in turn: their names, and the code that each must fail with."""
+    good = picture(np.full((24, 24, 3), 90, dtype=np.uint8))
+    noise = sound(np.arange(1600, dtype=np.int16))
+    sorts = [
+        ("cut.png", good[:60], "unreadable_media"),
+        ("empty.wav", b"", "empty_media"),
+        ("sound.png", noise, "unsupported_media"),
+        ("picture.wav", good, "unsupported_media"),
+        ("giant.png", png(100_000, 100_000, zeros(1 << 20)), "too_many_pixels"),
+        ("blind.mp4", clips.sound("aac", "mp4", clips.tone(16_000, 1.0), 16_000), "no_video_stream"),
+    ]
+    codes = {}
+    for number in range(count):
+        name, data, code = sorts[number % len(sorts)]
+        place = folder / f"part{number % 3}" / f"bad{number:03}-{name}"
+        place.write_bytes(data)
+        codes[place.relative_to(folder).as_posix()] = code
+    return codes
 
 
 def picture(pixels: np.ndarray) -> bytes:
