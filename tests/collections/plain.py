@@ -30,18 +30,15 @@ class PlainCollection:
         self.items: dict[str, Item] = dict(items or {})
 
     def upsert(self, items: Sequence[Item]) -> list[str]:
-        """What became of each item."""
+        """What became of each item. Of several with one id the last is stored, in the place of the first."""
         last = {item.id: index for index, item in enumerate(items)}
-        statuses = []
-        for index, item in enumerate(items):
-            if last[item.id] != index:
-                statuses.append("superseded")
-                continue
-            known = self.items.get(item.id)
+        statuses = ["superseded"] * len(items)
+        for id, index in last.items():
+            item, known = items[index], self.items.get(id)
             if known is not None and known.modality != item.modality:
-                del self.items[item.id]
-            self.items[item.id] = replace(item, vector=stored(item.vector))
-            statuses.append("created" if known is None else "updated")
+                del self.items[id]
+            self.items[id] = replace(item, vector=stored(item.vector))
+            statuses[index] = "created" if known is None else "updated"
         return statuses
 
     def patch(self, id: str, metadata: Mapping[str, Any]) -> None:
