@@ -4,6 +4,8 @@ ARG PYTHON_IMAGE=python:3.11-slim
 
 FROM ${PYTHON_IMAGE} AS build
 ARG ENGINE=cpu
+# More of pyproject.toml's optional dependencies, with spaces between: `--build-arg EXTRAS="milvus s3"`.
+ARG EXTRAS=""
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # Without pip: the image installs nothing after it is built.
 RUN python -m venv --without-pip /opt/bindery
@@ -15,8 +17,8 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt ./
 RUN --mount=type=secret,id=pipconf,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/etc/ssl/certs/private-ca.pem \
-    python -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*p["dependencies"], *p["optional-dependencies"][sys.argv[1]], sep="\n")' \
-      "$ENGINE" > requirements.txt \
+    python -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*p["dependencies"], *(d for e in sys.argv[1:] for d in p["optional-dependencies"][e]), sep="\n")' \
+      "$ENGINE" $EXTRAS > requirements.txt \
  && pip --python /opt/bindery/bin/python install --constraint constraints.txt --requirement requirements.txt
 
 COPY README.md LICENSE NOTICE ./

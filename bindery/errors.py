@@ -9,11 +9,11 @@
     ├── Conflict 409           SpaceMismatch · AlreadyExists · DefaultModel · ModelsFull
     ├── TooLarge 413           TooManyBytes · TooManyItems · TooManyPixels · TooLong
     ├── Unprocessable 422      InvalidParameter · UnreadableMedia · NoVideoStream · NoAudioStream · EmptyMedia ·
-    │                          AmbiguousDepth · InvalidFilter · DimensionMismatch · DecoderKilled · SnapshotDamaged ·
+    │                          AmbiguousDepth · InvalidFilter · DimensionMismatch · DecoderKilled · SnapshotDamaged · NotOffered ·
     │                          UrlNotAllowed · UrlFetchFailed · ModelNotLoaded
     ├── TooManyRequests 429    RateLimited · TooManyInflight
     ├── ServerFault            InternalError · CatalogDamaged · CatalogTooNew 500 · DeadlineExceeded 504
-    │                          QueueFull · Starting · Draining · EngineDown · StorageFull · SourceUnavailable 503
+    │                          QueueFull · Starting · Draining · EngineDown · StorageFull · SourceUnavailable · StoreUnavailable 503
     └── BundleError 500        BundleNotFound · BundleDamaged · BundleTooNew · DeviceUnavailable
 
 Each class is one row: ``code`` (stable, for machines), ``status`` (HTTP), ``title``, ``retryable``.
@@ -225,6 +225,10 @@ class SnapshotDamaged(Unprocessable):
     code, title = "snapshot_damaged", "The snapshot is not as it was written"
 
 
+class NotOffered(Unprocessable):
+    code, title = "not_offered", "The store of the collections does not offer this"
+
+
 class SourceNotAllowed(Unprocessable):
     code, title = "source_not_allowed", "This server does not index from there"
 
@@ -301,6 +305,10 @@ class StorageFull(Unavailable):
 
 class SourceUnavailable(Unavailable):
     code, title = "source_unavailable", "The place where the files lie does not answer"
+
+
+class StoreUnavailable(Unavailable):
+    code, title = "store_unavailable", "The store of the collections does not answer"
 
 
 class DeadlineExceeded(ServerFault):

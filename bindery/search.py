@@ -207,15 +207,21 @@ class SearchableCollection:
 
 
 def open_collection(
-    name: str, data_dir: str | Path = "data", model: Embedder | str | None = None, create: bool = False
+    name: str,
+    data_dir: str | Path = "data",
+    model: Embedder | str | None = None,
+    create: bool = False,
+    *,
+    store: CollectionStore | None = None,
 ) -> SearchableCollection:
     """Open a collection of a data directory. ``create`` makes it when it is missing, in the space of ``model``.
 
     ``model``: an `Embedder`, a bundle's name or directory; by default the bundle the collection was made with ("starter" for
-    a new one). A service may run on the same directory. Raises `UnknownCollection`, `SpaceMismatch`, `CatalogDamaged`, bundle errors.
+    a new one). ``store``: another store than that of ``data_dir``, such as a `MilvusStore`; closing the collection closes it.
+    A service may run on the same store. Raises `UnknownCollection`, `SpaceMismatch`, `CatalogDamaged`, bundle errors.
     """
     opened = load(model) if isinstance(model, str) else model
-    store = Store(data_dir, make=create)
+    store = store or Store(data_dir, make=create)
     try:
         if create and name not in store:
             opened = opened or load()

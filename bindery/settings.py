@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bindery.bundle import Precision
@@ -25,6 +25,13 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
     data_dir: Path = Field(Path("data"), description="collections and label sets live here")
+    store: Literal["local", "milvus"] = Field("local", description="where collections and label sets are: in data_dir, or in a Milvus")
+    milvus_uri: str = Field("http://127.0.0.1:19530", description="the Milvus, with its database as in http://HOST:19530/DATABASE")
+    milvus_token: SecretStr | None = Field(None, description="USER:PASSWORD or an API key for it")
+    milvus_timeout_seconds: float = Field(10.0, gt=0, description="how long one call to Milvus may take")
+    milvus_index: str = Field("FLAT", pattern="[A-Z0-9_]+", description="Milvus' index type of collections made from now on; FLAT is exact")
+    milvus_index_params: dict[str, Any] = Field({}, description="parameters of building that index, as a JSON object")
+    milvus_search_params: dict[str, Any] = Field({}, description="parameters of searching it, as a JSON object")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU when the runtime sees one; cuda fails without one")
     precision: Precision = Field("exact", description="which artefacts to run")
     threads: int | None = Field(None, gt=0, description="threads of one graph run; default: all cores but those kept for decoding")

@@ -66,7 +66,7 @@ def _settings() -> Iterator[str]:
 
 
 def _shown(default: object) -> str:
-    if default is None or default == ():
+    if default is None or default in ((), {}):
         return "none"
     return f"`{default}`"
 

@@ -110,15 +110,17 @@ class Page:
 class CollectionState:
     """A collection in figures. ``memory_bytes`` is what its index holds now: 0 before the first search.
 
-    ``disk_bytes`` is its share of the catalog file, which all collections of a data directory are in, and its segments.
+    ``disk_bytes`` is its share of the catalog file, which all collections of a data directory are in, and its segments. Both are
+    None where a store does not tell.
     """
 
     definition: Definition
     counts: Mapping[str, int]  # items by modality
-    disk_bytes: int
-    memory_bytes: int
+    disk_bytes: int | None
+    memory_bytes: int | None
     index: str = "flat"
     exact: bool = True
+    backend: str = "local"
 
     @property
     def items(self) -> int:

@@ -9,6 +9,7 @@ from typing import Protocol, Self
 from bindery.collections.model import Collection, LabelSet
 from bindery.collections.snapshots import Snapshot
 from bindery.collections.store import Store
+from bindery.errors import InvalidParameter
 from bindery.settings import Settings
 
 
@@ -16,7 +17,7 @@ class CollectionStore(Protocol):
     """Collections by name, their aliases, label sets and snapshots.
 
     Threads: every method may be called from any thread. A name or an alias that was written is seen by the next call in every
-    process on the same store.
+    process on the same store. Any method of a store that is elsewhere raises `StoreUnavailable` when it does not answer.
     """
 
     @property
@@ -53,10 +54,10 @@ class CollectionStore(Protocol):
         """Its collection stays. Raises `UnknownAlias`."""
 
     def snapshot(self, name: str) -> Snapshot:
-        """Raises `UnknownCollection`, `StorageFull`."""
+        """Raises `UnknownCollection`, `StorageFull`; `NotOffered` where the store keeps none."""
 
     def restore(self, name: str, snapshot: str) -> Collection:
-        """Raises `UnknownSnapshot`, `SnapshotDamaged`, `AlreadyExists`."""
+        """Raises `UnknownSnapshot`, `SnapshotDamaged`, `AlreadyExists`; `NotOffered` where the store keeps none."""
 
     def snapshots(self) -> list[Snapshot]: ...
 
@@ -84,6 +85,14 @@ class CollectionStore(Protocol):
 def open_store(settings: Settings, *, make: bool = True) -> CollectionStore:
     """The store of the settings. ``make``: make a local data directory that is missing.
 
-    Raises what `Store` raises.
+    Raises what `Store` raises, and `InvalidParameter` for settings of Milvus that cannot be used; whether Milvus answers shows with
+    the first call.
     """
-    return Store(settings.data_dir, settings.limits, make=make)
+    if settings.store == "local":
+        return Store(settings.data_dir, settings.limits, make=make)
+    try:
+        # Half a second to import, and an extra: only who uses it needs it.
+        from bindery.collections.milvus.store import MilvusStore
+    except ModuleNotFoundError as error:
+        raise InvalidParameter(f"store milvus needs the package {error.name}: pip install 'bindery[milvus]'") from error
+    return MilvusStore.of(settings)

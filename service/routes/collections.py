@@ -44,6 +44,8 @@ async def create_collection(c: str, request: Request) -> Response:
     state = state_of(request)
     store = state.store
     body = await read_json(request, CollectionBody, empty=b"{}")
+    if body.backend not in (None, store.backend):
+        raise e.InvalidParameter(f"this server keeps collections in {store.backend}; BINDERY_STORE chooses", pointer="/backend")
     manifest = state.models.get(body.model).bundle.manifest
 
     def create() -> tuple[bool, CollectionState]:
@@ -88,7 +90,7 @@ def rendered(state: CollectionState) -> dict[str, Any]:
         "bundle": definition.bundle,
         "fields": dict(definition.fields),
         "metric": "cosine",
-        "backend": "local",
+        "backend": state.backend,
         "items": state.items,
         "counts": dict(state.counts),
         "tier": state.index,

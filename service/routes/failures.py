@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bindery import errors as e
 
-TAKING_WORK = (e.Starting, e.Draining, e.EngineDown, e.QueueFull, e.DeadlineExceeded)
+TAKING_WORK = (e.Starting, e.Draining, e.EngineDown, e.QueueFull, e.StoreUnavailable, e.DeadlineExceeded)
 JSON_ERRORS = (e.MalformedJson, e.InvalidParameter, e.TooManyBytes, e.UnsupportedMedia, e.BodyTimeout)
 MEDIA_ERRORS = (
     e.UnknownModality,

@@ -25,7 +25,7 @@ router = APIRouter(tags=["collections"])
 @router.post(
     "/v1/collections/{c}/snapshot",
     summary="Take a snapshot of a collection",
-    responses={200: {"model": SnapshotAnswer}, **problems(e.UnknownCollection, e.StorageFull, *TAKING_WORK)},
+    responses={200: {"model": SnapshotAnswer}, **problems(e.UnknownCollection, e.NotOffered, e.StorageFull, *TAKING_WORK)},
 )
 async def take_snapshot(c: str, request: Request) -> Response:
     """The collection as it is at this moment; reading and writing go on meanwhile."""
@@ -39,7 +39,7 @@ async def take_snapshot(c: str, request: Request) -> Response:
     summary="Restore a snapshot into a collection",
     responses={
         200: {"model": CollectionAnswer},
-        **problems(*JSON_ERRORS, e.UnknownSnapshot, e.SnapshotDamaged, e.AlreadyExists, e.StorageFull),
+        **problems(*JSON_ERRORS, e.UnknownSnapshot, e.SnapshotDamaged, e.NotOffered, e.AlreadyExists, e.StorageFull),
     },
     openapi_extra=json_body(RestoreBody, {"snapshot": "zoo-20260401-120000-3f0c2a"}),
 )
@@ -55,7 +55,9 @@ async def list_snapshots(request: Request) -> Response:
     return Json({"snapshots": [_told(one) for one in await asyncio.to_thread(state_of(request).store.snapshots)]})
 
 
-@router.delete("/v1/snapshots/{s}", summary="Delete a snapshot", status_code=204, responses=problems(e.UnknownSnapshot, *TAKING_WORK))
+@router.delete(
+    "/v1/snapshots/{s}", summary="Delete a snapshot", status_code=204, responses=problems(e.UnknownSnapshot, e.NotOffered, *TAKING_WORK)
+)
 async def delete_snapshot(s: str, request: Request) -> Response:
     await asyncio.to_thread(state_of(request).store.delete_snapshot, s)
     return Response(status_code=204)

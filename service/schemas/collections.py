@@ -18,7 +18,7 @@ Filter = Annotated[Any, WithJsonSchema({"type": "object", "additionalProperties"
 class CollectionBody(Strict):
     fields: dict[str, FieldType] = Field(default_factory=dict, description="metadata names that filters may use, with their types")
     metric: Literal["cosine"] = "cosine"
-    backend: Literal["local"] = "local"
+    backend: Literal["local", "milvus"] | None = Field(None, description="what the server keeps collections in; another is refused")
     model: str | None = Field(None, description="the model whose space it gets; without one, the default model")
 
 
@@ -29,15 +29,15 @@ class CollectionAnswer(BaseModel):
     bundle: str
     fields: dict[str, FieldType]
     metric: Literal["cosine"]
-    backend: Literal["local"]
+    backend: Literal["local", "milvus"]
     items: int
     counts: dict[str, int] = Field(description="items by modality")
     tier: str = Field(description="how it is indexed")
     recall: float | None = Field(
         description="share of the true neighbours that a search finds; 1.0 when it is exact, null when not measured"
     )
-    disk_bytes: int
-    memory_bytes: int
+    disk_bytes: int | None = Field(description="null where the store does not tell")
+    memory_bytes: int | None
 
 
 class CollectionsAnswer(BaseModel):

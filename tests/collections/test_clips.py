@@ -1,20 +1,25 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bindery.collections import Item
+from bindery.collections import Collection, Item
 from bindery.collections.clips import clip_id, clip_range, is_clip_of
-from bindery.collections.local import LocalCollection
 from tests.collections.items import DIMENSION
+
+
+@pytest.fixture
+def collection(either: Collection) -> Collection:
+    return either
 
 
 def item(id: str, content_hash: str | None = "h") -> Item:
     return Item(id, "video", np.arange(1, DIMENSION + 1, dtype=np.float32), content_hash=content_hash)
 
 
-def ids(collection: LocalCollection) -> set[str]:
+def ids(collection: Collection) -> set[str]:
     return {one.id for one in collection.page(100).items}
 
 
@@ -33,7 +38,7 @@ def test_times_are_written_without_needless_zeros() -> None:
     assert clip_id("a", 10_799.25, 10_800.125) == "a#10799.25-10800.125"
 
 
-def test_storing_a_medium_takes_its_other_clips_away_and_nothing_else(collection: LocalCollection) -> None:
+def test_storing_a_medium_takes_its_other_clips_away_and_nothing_else(collection: Collection) -> None:
     bystanders = ["b", "b#0-10", "a#intro", "a#0-10#0-5", "aa#0-10", "A#0-10", "a$"]
     collection.upsert([item(id) for id in ["a", "a#0-10", "a#8-18", *bystanders]])
     collection.upsert([item("a#0-10"), item("a#10-20")], media=["a"])
@@ -42,14 +47,14 @@ def test_storing_a_medium_takes_its_other_clips_away_and_nothing_else(collection
     assert ids(collection) == {"a", *bystanders}
 
 
-def test_when_nothing_could_be_stored_the_old_clips_stay(collection: LocalCollection) -> None:
+def test_when_nothing_could_be_stored_the_old_clips_stay(collection: Collection) -> None:
     collection.upsert([item("a#0-10")])
     bad = Item("a#0-5", "video", np.zeros(DIMENSION, dtype=np.float32))
     assert collection.upsert([bad], media=["a"])[0].status == "failed"
     assert ids(collection) == {"a#0-10"}
 
 
-def test_a_mediums_id_stands_for_its_clips(collection: LocalCollection) -> None:
+def test_a_mediums_id_stands_for_its_clips(collection: Collection) -> None:
     collection.upsert([item("a#0-10"), item("a#8-18"), item("b#0-10", "x"), item("b#8-18", "y"), item("c")])
     assert collection.content_hashes(["a", "b", "c", "d"]) == {"a": "h", "b": None, "c": "h"}
     assert collection.delete(ids=["a"]) == 2

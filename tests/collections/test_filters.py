@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bindery.collections import Item, Store
+from bindery.collections import Collection, Item, Store
 from bindery.collections.filters import MAX_DEPTH, MAX_VALUES, parse_filter
 from bindery.collections.local import LocalCollection
 from bindery.errors import InvalidFilter
@@ -63,6 +63,10 @@ _FILTERS = st.recursive(
 @given(filter=_FILTERS, rows=st.lists(st.tuples(_metadata(), st.one_of(st.none(), _WORDS.filter(bool)), _SECONDS), min_size=1, max_size=6))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_sql_finds_what_the_grammar_says(collection: LocalCollection, filter: dict[str, Any], rows: list[tuple[Any, Any, Any]]) -> None:
+    _check_against_the_grammar(collection, filter, rows)
+
+
+def _check_against_the_grammar(collection: Collection, filter: dict[str, Any], rows: list[tuple[Any, Any, Any]]) -> None:
     collection.delete(filter={"id": {"exists": True}})
     items = [
         Item(f"item-{index}", ("text", "image")[index % 2], vector(index), uri, start, None, metadata)
@@ -71,6 +75,12 @@ def test_sql_finds_what_the_grammar_says(collection: LocalCollection, filter: di
     assert {result.status for result in collection.upsert(items)} == {"created"}
     found = {each.id for each in collection.page(100, filter=filter).items}
     assert found == {each.id for each in items if holds(filter, each)}
+
+
+@given(filter=_FILTERS, rows=st.lists(st.tuples(_metadata(), st.one_of(st.none(), _WORDS.filter(bool)), _SECONDS), min_size=1, max_size=6))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_milvus_finds_it_too(in_milvus: Collection, filter: dict[str, Any], rows: list[tuple[Any, Any, Any]]) -> None:
+    _check_against_the_grammar(in_milvus, filter, rows)
 
 
 def test_datetimes_compare_as_instants(collection: LocalCollection) -> None:
