@@ -3,7 +3,7 @@
     stores ─► store ─► local ─► catalog, registry (all SQL) ─► database (connections, lock, migrations)
                           ├───► resident ─► partition ─► flat, segment (FAISS), planner      searches
                           ├───► sealing ─► segment_files, tiers                              builds segments in the background
-                          └───► queries, filters, records, fields
+                          └───► queries, filters, allowed, records, fields
 
 Truth is the catalog; segments and what is in memory are caches. Memory catches up with the catalog before every search. This room imports
 numpy, faiss and sqlite3, and of the project only errors, limits and vectors. It never sees a media file or a model.

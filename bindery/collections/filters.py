@@ -149,6 +149,18 @@ def to_sql(condition: Condition, collection_id: int) -> tuple[str, list[FieldVal
             return f"(items.key IN ({rows}))", [collection_id, field, *parameters]
 
 
+def keys_sql(compare: Compare, collection_id: int) -> tuple[str, list[FieldValue]]:
+    """A query for the row keys that pass one test, neither `ne` nor `exists: false`, as ``key``; and its parameters."""
+    if compare.field in _COLUMNS:
+        test, parameters = _test(_COLUMNS[compare.field], compare.operator, compare.values)
+        return f"SELECT key FROM items WHERE collection_id = ? AND {test}", [collection_id, *parameters]
+    test, parameters = _test("value", compare.operator, compare.values)
+    return (
+        f"SELECT item_key AS key FROM field_values WHERE collection_id = ? AND name = ? AND {test}",
+        [collection_id, compare.field, *parameters],
+    )
+
+
 def _test(column: str, operator: Operator, values: Sequence[FieldValue]) -> tuple[str, list[FieldValue]]:
     if operator == "exists":
         return f"({column} IS NOT NULL)", []

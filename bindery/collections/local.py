@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from bindery.collections import catalog, registry
+from bindery.collections.allowed import Filters
 from bindery.collections.catalog import StoredItem
 from bindery.collections.database import Database
 from bindery.collections.filters import Condition
@@ -22,6 +23,7 @@ from bindery.collections.model import CollectionState, Definition, Hit, Item, It
 from bindery.collections.partition import Scope
 from bindery.collections.queries import check_filter, check_one_way, check_page, check_query
 from bindery.collections.records import check_vector, decode_vector, encode_metadata, merged, to_records
+from bindery.collections.registry import Versions
 from bindery.collections.resident import ResidentVectors
 from bindery.collections.sealing import Background, Sealer
 from bindery.collections.tiers import Tiers
@@ -54,6 +56,7 @@ class LocalCollection:
         folder = segments.folder / str(collection_id)
         self._vectors = ResidentVectors(collection_id, definition.dimension, segments.tiers, folder)
         self._sealer = Sealer(database, collection_id, definition.dimension, folder, segments.tiers)
+        self._filters = Filters(collection_id)
         self._written = 0  # rows since the last look at what is due
 
     def upsert(self, items: Sequence[Item], *, media: Sequence[str] = ()) -> list[ItemResult]:
@@ -160,9 +163,9 @@ class LocalCollection:
 
     def _search_once(self, query: Query, vector: Vectors, condition: Condition | None) -> _Found:
         with self._database.reading() as db:
-            generation, layout = self._versions(db)
-            self._vectors.catch_up(db, generation)
-            allowed = None if condition is None else catalog.keys_where(db, self.id, condition)
+            versions = self._versions(db)
+            self._vectors.catch_up(db, versions.generation)
+            allowed = None if condition is None else self._filters.allowed(db, condition, versions)
             excluded = np.array(catalog.keys_of_ids(db, self.id, query.exclude_ids), dtype=np.int64)
             scope = Scope(allowed, excluded)
             wanted = query.offset + query.top_k
@@ -179,7 +182,7 @@ class LocalCollection:
             if query.min_score is not None:
                 scores, keys = scores[scores >= query.min_score], keys[scores >= query.min_score]
             stored = catalog.items_by_key(db, keys.tolist(), query.include_embedding)
-        if self._vectors.wants_care(layout):
+        if self._vectors.wants_care(versions.layout):
             self._segments.background.notify(self)
         # The index may be newer than what this connection sees, by another thread's write.
         hits = [_to_hit(stored[key], score) for key, score in zip(keys.tolist(), scores.tolist(), strict=True) if key in stored]
@@ -203,9 +206,9 @@ class LocalCollection:
             self._segments.background.notify(self)
 
     def _generation(self, db: sqlite3.Connection) -> int:
-        return self._versions(db)[0]
+        return self._versions(db).generation
 
-    def _versions(self, db: sqlite3.Connection) -> tuple[int, int]:
+    def _versions(self, db: sqlite3.Connection) -> Versions:
         found = registry.versions(db, self.id)
         if found is None:
             raise self._deleted()

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bindery.collections import planner, registry
+from bindery.collections.allowed import AllowedRows
 from bindery.collections.flat import FlatIndex, Keys, Mask
 from bindery.collections.records import decode_codes
 from bindery.collections.registry import SegmentRow, Span
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 class Scope:
     """Which rows a search may return: those of ``allowed`` (None: all), without ``excluded``."""
 
-    allowed: Keys | None
+    allowed: AllowedRows | None
     excluded: Keys
 
 
@@ -121,7 +122,10 @@ class Partition:
 
     @staticmethod
     def _mask(index: Segment | FlatIndex, scope: Scope) -> Mask | None:
-        mask = None if scope.allowed is None else index.mask(scope.allowed)
+        mask = None
+        if scope.allowed is not None:
+            few = scope.allowed.is_small_beside(len(index))
+            mask = index.mask(scope.allowed.keys) if few else scope.allowed.of(index.keys)
         if not len(scope.excluded):
             return mask
         out = index.mask(scope.excluded)

@@ -14,6 +14,15 @@ _READ_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
+class Versions:
+    """How often a collection was changed: its vectors and items, its segments, its metadata alone."""
+
+    generation: int
+    layout: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
 class Span:
     """The vectors of a modality that were written after one generation, up to another (None: whatever comes)."""
 
@@ -45,10 +54,19 @@ class Built:
     files: Mapping[str, tuple[int, str]]
 
 
-def versions(db: sqlite3.Connection, collection_id: int) -> tuple[int, int] | None:
-    """(generation of the vectors, layout of the segments); None when the collection is gone."""
-    row = db.execute("SELECT generation, layout FROM collections WHERE id = ?", (collection_id,)).fetchone()
-    return None if row is None else (int(row[0]), int(row[1]))
+def versions(db: sqlite3.Connection, collection_id: int) -> Versions | None:
+    """None when the collection is gone."""
+    row = db.execute("SELECT generation, layout, revision FROM collections WHERE id = ?", (collection_id,)).fetchone()
+    return None if row is None else Versions(*row)
+
+
+def key_range(db: sqlite3.Connection, collection_id: int) -> tuple[int, int]:
+    """The lowest and the highest row key; (0, -1) of a collection without items."""
+    lowest, highest = (
+        db.execute(f"SELECT {extreme}(key) FROM items WHERE collection_id = ?", (collection_id,)).fetchone()[0]
+        for extreme in ("min", "max")
+    )
+    return (0, -1) if lowest is None else (int(lowest), int(highest))
 
 
 def segments(db: sqlite3.Connection, collection_id: int, modality: str | None = None) -> list[SegmentRow]:

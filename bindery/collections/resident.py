@@ -94,10 +94,10 @@ class ResidentVectors:
             now = catalog.generation(db, self._collection_id)
             if now is None:
                 return
-            if found[0] + catalog.KEPT_GENERATIONS < now:
+            if found.generation + catalog.KEPT_GENERATIONS < now:
                 partitions, layout = self._load(db)
             else:
-                self._follow(db, partitions, found[0])
+                self._follow(db, partitions, found.generation)
             self._partitions, self._layout, self._generation = partitions, layout, now
 
     def rank(
@@ -132,7 +132,7 @@ class ResidentVectors:
             gone = catalog.deleted_since(db, self._collection_id, oldest)
             for partition in partitions.values():
                 partition.remove(gone)
-        return partitions, -1 if found is None else found[1]
+        return partitions, -1 if found is None else found.layout
 
     def _follow(self, db: sqlite3.Connection, partitions: dict[str, Partition], since: int) -> None:
         gone = catalog.deleted_since(db, self._collection_id, since)

@@ -97,7 +97,7 @@ class Sealer:
             found = registry.versions(db, self._collection_id)
             if found is None:
                 return
-            built_at = found[0]
+            built_at = found.generation
             span = Span(task.span.modality, task.span.after, built_at if task.span.upto is None else task.span.upto)
             keys = registry.keys(db, self._collection_id, span)
         name, rows, files = segment_files.write(self._root, self._dimension, self._pieces(span, keys), stop)
