@@ -1,0 +1,247 @@
+"""What does serving cost? Real servers on this machine's cores, real HTTP, the load generator beside them on the same cores.
+
+saturated  items/s through HTTP over the bare runtime's on ready tensors, by modality: the starter, and ViT-L-size towers
+peers      the same towers in FastAPI and torch with a lock, saturated in turn with ours
+overload   goodput at three times what the machine can do, over its peak; how fast the rejected are answered
+poison     goodput with one broken file in a hundred, over goodput without
+soak       memory, processes and files over a long mixed load
+latency    one short text alone: HTTP over the runtime
+start      from `bindery serve` to its first 200 on /readyz, starter, warm file cache
+
+What is compared runs in short turns, so that a neighbour's load falls on both sides; ratios are medians over the turns.
+Run: python bench/serving.py [--only saturated ...] [--quick] [--soak-minutes 20] [--scratch DIR]
+The large bundle is made once in the scratch directory (minutes, 4.5 GB). Parts that are not run keep their last figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from closed_loop import one_by_one, saturate
+from large_bundle import large_bundle
+from server_process import serving, torch_peer
+from under_stress import overload, poison, soak
+
+from bindery.bundle import Bundle, find_bundle, open_bundle
+from bindery.decoded import Tensors
+from bindery.kinds import KINDS, parse_options
+from bindery.limits import Limits
+from bindery.media.source import Source
+from bindery.prepare.tokens import TextTokenizer
+from bindery.runtime.collate import collate
+from bindery.runtime.encoder import Encoder
+from bindery.runtime.open import open_encoder
+from bindery.runtime.processor import processor_name
+from bindery.spec import TextSpec
+from bindery.traffic.mix import Mix, Parcel
+
+RESULT = Path(__file__).parent / "results/serving.json"
+BATCH = 16
+MANY = 32  # texts of one request, as clients send that have many
+CALLERS = {"text": 64, "texts": 4, "image": 32, "audio": 16, "video": 8}
+LARGE_CALLERS = {"text": 32, "texts": 2, "image": 6, "audio": 4, "video": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    seconds: float  # of one turn
+    turns: int
+    soak_minutes: float
+
+
+def parcels(kind: str, seed: int = 0) -> Iterator[Parcel]:
+    """No two equal. ``texts``: requests of `MANY` texts each."""
+    mix = Mix({"text" if kind == "texts" else kind: 1.0}, 0.0, random.Random(seed))
+    while True:
+        one = mix.draw()
+        if kind == "texts":
+            texts = [json.loads(one.body)["inputs"][0], *(json.loads(mix.draw().body)["inputs"][0] for _ in range(MANY - 1))]
+            one = Parcel("text", "application/json", json.dumps({"inputs": texts}).encode())
+        yield one
+
+
+def ready_tensors(bundle: Bundle, modality: str, count: int) -> list[Tensors]:
+    spec, drawn = bundle.modality(modality).spec, parcels(modality, seed=1)
+    bodies = [next(drawn).body for _ in range(count)]
+    if isinstance(spec, TextSpec):
+        tokenizer = TextTokenizer(bundle.path(spec.tokenizer), spec)
+        return [tokenizer.encode(json.loads(body)["inputs"][0]).tensors for body in bodies]
+    prepare = KINDS[spec.kind].prepare
+    assert prepare is not None
+    return [prepare(Source.of(body), spec, parse_options(spec.kind, {}), Limits()).tensors for body in bodies]
+
+
+def bare_rate(encoder: Encoder, batch: Tensors, seconds: float) -> float:
+    rows, done, began = len(next(iter(batch.values()))), 0, time.perf_counter()
+    while done == 0 or time.perf_counter() - began < seconds:
+        encoder.encode(batch)
+        done += rows
+    return done / (time.perf_counter() - began)
+
+
+def in_turns(ours: Callable[[], float], other: Callable[[], float], turns: int) -> dict[str, Any]:
+    """Medians of both and of their ratio, ours over the other."""
+    pairs = [(other(), ours()) for _ in range(turns)]
+    ratios = sorted(mine / theirs for theirs, mine in pairs)
+    return {
+        "ours_per_s": round(median(mine for _, mine in pairs), 3),
+        "other_per_s": round(median(theirs for theirs, _ in pairs), 3),
+        "ratio": round(median(ratios), 3),
+        "ratio_min_max": [round(ratios[0], 3), round(ratios[-1], 3)],
+    }
+
+
+def saturated(directory: Path, callers: dict[str, int], effort: Effort) -> dict[str, Any]:
+    bundle, rows = open_bundle(directory), {}
+    with tempfile.TemporaryDirectory() as data, serving(str(directory), Path(data)) as server:
+        for kind, count in callers.items():
+            modality = "text" if kind == "texts" else kind
+            encoder, drawn = open_encoder(bundle, modality), parcels(kind)
+            size = min(BATCH, encoder.max_batch)
+            spec = bundle.modality(modality).spec
+            batch = collate(ready_tensors(bundle, modality, size), spec.pad_id if isinstance(spec, TextSpec) else 0)
+            encoder.encode(batch)
+            saturate(server.url, drawn, count, 0.2, count)
+            many = MANY if kind == "texts" else 1
+            rows[kind] = in_turns(
+                lambda drawn=drawn, count=count, many=many: saturate(server.url, drawn, count, effort.seconds, count).per_s * many,  # type: ignore[misc]
+                lambda encoder=encoder, batch=batch: bare_rate(encoder, batch, effort.seconds),  # type: ignore[misc]
+                effort.turns,
+            )
+            print(kind, json.dumps(rows[kind]), flush=True)
+    return rows
+
+
+def peers(directory: Path, effort: Effort) -> dict[str, Any]:
+    rows: dict[str, Any] = {}
+    for precision in ("exact", "bf16"):
+        with (
+            tempfile.TemporaryDirectory() as data,
+            serving(str(directory), Path(data), {"BINDERY_PRECISION": precision}) as ours,
+            torch_peer(["text", "image"]) as peer,
+        ):
+            for kind in ("text", "image"):
+                count, drawn = LARGE_CALLERS[kind], parcels(kind)
+                for server in (ours, peer):
+                    saturate(server.url, drawn, 2, 0.2, 2)
+
+                def rate(url: str, drawn: Iterator[Parcel] = drawn, count: int = count) -> float:
+                    return saturate(url, drawn, count, effort.seconds, count).per_s
+
+                rows[f"{kind}, bindery {precision}"] = in_turns(lambda: rate(ours.url), lambda: rate(peer.url), effort.turns)
+                print(kind, precision, json.dumps(rows[f"{kind}, bindery {precision}"]), flush=True)
+    return {
+        "fastapi_torch_lock": rows,
+        "infinity": "not installable beside this project's pinned packages from the registries at hand; not measured",
+    }
+
+
+def latency(effort: Effort) -> dict[str, Any]:
+    """One short text at a time, in turns with the runtime on its ready tensors."""
+    bundle = open_bundle(find_bundle("starter"))
+    encoder, batch = open_encoder(bundle, "text"), collate(ready_tensors(bundle, "text", 1))
+    bare, http, busy = [], [], 0.0
+    with tempfile.TemporaryDirectory() as data, serving("starter", Path(data)) as server:
+        drawn = parcels("text")
+        one_by_one(server.url, drawn, 20)
+        before = server.cpu_s()
+        encoder.encode(batch)
+        for _ in range(max(20, effort.turns * 10)):
+            began = time.perf_counter()
+            encoder.encode(batch)
+            bare.append((time.perf_counter() - began) * 1000)
+            http += one_by_one(server.url, drawn, 5).latencies_ms[1:]  # the first one opens the connection
+        busy = server.cpu_s() - before
+    return {
+        "server_cpu_ms_per_request": round(busy * 1000 / (len(http) / 4 * 5), 2),
+        "runtime_ms_p50": round(median(bare), 2),
+        "http_ms_p50": round(median(http), 2),
+        "overhead_ms_p50": round(median(http) - median(bare), 2),
+    }
+
+
+def start(effort: Effort) -> dict[str, Any]:
+    times, busy = [], []
+    for _ in range(effort.turns + 1):
+        with tempfile.TemporaryDirectory() as data, serving("starter", Path(data)) as server:
+            times.append(server.ready_s)
+            busy.append(server.cpu_s())
+    warm = sorted(times[1:])
+    return {
+        "seconds_median": round(median(warm), 2),
+        "seconds_min_max": [round(warm[0], 2), round(warm[-1], 2)],
+        "cpu_s_median": round(median(busy[1:]), 2),
+        "starts": len(warm),
+    }
+
+
+PARTS = ("start", "latency", "saturated", "overload", "poison", "soak", "saturated_large", "peers")
+
+
+def run(part: str, effort: Effort, scratch: Path) -> dict[str, Any]:
+    match part:
+        case "start":
+            return start(effort)
+        case "latency":
+            return latency(effort)
+        case "saturated":
+            return saturated(find_bundle("starter"), CALLERS, effort)
+        case "saturated_large":
+            return saturated(large_bundle(scratch), LARGE_CALLERS, effort)
+        case "peers":
+            return peers(large_bundle(scratch), effort)
+        case "overload":
+            return overload(effort.seconds, effort.turns)
+        case "poison":
+            return poison(effort.seconds, effort.turns)
+        case "soak":
+            return soak(effort.soak_minutes)
+    raise AssertionError(part)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs, measures nothing well; without the large bundle")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of one turn")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--soak-minutes", type=float, default=20.0)
+    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()) / "bindery-bench")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    arguments = parser.parse_args()
+    effort = Effort(arguments.seconds, arguments.turns, arguments.soak_minutes)
+    if arguments.quick:
+        effort = Effort(0.5, 2, 0.2)
+    document = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
+    for part in arguments.only:
+        if arguments.quick and part in ("saturated_large", "peers"):
+            continue
+        before, began = os.getloadavg()[0], time.time()
+        figures = run(part, effort, arguments.scratch)
+        document[part] = {
+            **figures,
+            "how": {
+                "processor": processor_name(),
+                "cores": len(os.sched_getaffinity(0)),
+                "load_average_before": round(before, 1),
+                "at": time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime(began)),
+                "took_s": round(time.time() - began),
+                "quick": arguments.quick,
+            },
+        }
+        print(part, json.dumps(document[part], indent=1), flush=True)
+        arguments.out.write_text(json.dumps({name: document[name] for name in PARTS if name in document}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
