@@ -47,12 +47,14 @@ class Embedder:
         precision: Precision = "exact",
         threads: int | None = None,
         limits: Limits | None = None,
+        cache_dir: Path | None = None,
     ) -> None:
         self.bundle = bundle
         self.limits = limits or Limits()
         self._device: Device = device
         self._precision: Precision = precision
         self._threads = threads
+        self._cache_dir = cache_dir
         self._encoders: dict[str, Encoder] = {}
         self._tokenizers: dict[str, TextTokenizer] = {}
 
@@ -147,7 +149,12 @@ class Embedder:
     def encoder(self, modality: str) -> Encoder:
         if modality not in self._encoders:
             self._encoders[modality] = open_encoder(
-                self.bundle, modality, device=self._device, precision=self._precision, threads=self._threads
+                self.bundle,
+                modality,
+                device=self._device,
+                precision=self._precision,
+                threads=self._threads,
+                cache_dir=self._cache_dir,
             )
         return self._encoders[modality]
 
@@ -189,10 +196,19 @@ class Embedder:
 
 
 def load(
-    bundle: str | Path = "starter", *, device: Device = "auto", precision: Precision = "exact", threads: int | None = None
+    bundle: str | Path = "starter",
+    *,
+    device: Device = "auto",
+    precision: Precision = "exact",
+    threads: int | None = None,
+    cache_dir: str | Path | None = None,
 ) -> Embedder:
-    """Open a bundle by name or directory. Raises `BundleNotFound`, `BundleDamaged`, `BundleTooNew`."""
-    return Embedder(open_bundle(find_bundle(bundle)), device=device, precision=precision, threads=threads)
+    """Open a bundle by name or directory. ``cache_dir``: where graphs made ready for this machine are kept.
+
+    Raises `BundleNotFound`, `BundleDamaged`, `BundleTooNew`.
+    """
+    kept = None if cache_dir is None else Path(cache_dir)
+    return Embedder(open_bundle(find_bundle(bundle)), device=device, precision=precision, threads=threads, cache_dir=kept)
 
 
 def _as_list(inputs: Input | Sequence[Input]) -> list[Input]:

@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     decode_workers: int = Field(2, gt=0, le=256, description="decoder processes")
     max_batch: int = Field(16, gt=0, description="most items of one graph run")
     cache_bytes: int = Field(64 * MIB, ge=0, description="vectors kept by their input's content, in bytes (0: none)")
+    cache_dir: Path | None = Field(
+        None, description="graphs made ready for this machine are kept here, for faster starts; default: nowhere"
+    )
     canary_seconds: float = Field(60.0, ge=0, description="how long after a check of one graph's canary the next is due, when idle")
     models_memory_bytes: int | None = Field(
         None, gt=0, description="what the loaded models may take together, by an estimate from their files; default: no bound"

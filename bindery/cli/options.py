@@ -51,7 +51,14 @@ def open_model(settings: Settings) -> Embedder:
     from bindery.embedder import Embedder
 
     bundle = open_bundle(find_bundle(settings.bundle_names()[0], settings.bundle_places()))
-    return Embedder(bundle, device=settings.device, precision=settings.precision, threads=settings.threads, limits=settings.limits)
+    return Embedder(
+        bundle,
+        device=settings.device,
+        precision=settings.precision,
+        threads=settings.threads,
+        limits=settings.limits,
+        cache_dir=settings.cache_dir,
+    )
 
 
 def bundle_of(collection: Definition, settings: Settings) -> Settings:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 from bindery.bundle import Bundle, Precision
@@ -48,7 +49,9 @@ T = TypeVar("T")
 class OpenEncoder(Protocol):
     """As `bindery.runtime.open.open_encoder`."""
 
-    def __call__(self, bundle: Bundle, modality: str, *, device: Device, precision: Precision, threads: int | None) -> Encoder: ...
+    def __call__(
+        self, bundle: Bundle, modality: str, *, device: Device, precision: Precision, threads: int | None, cache_dir: Path | None
+    ) -> Encoder: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,8 @@ class EnginePolicy:
     cache_bytes: int = 64 * MIB
     """Of vectors kept by content; 0 turns the cache off."""
     canary_s: float = 60.0
+    cache_dir: Path | None = None
+    """Where graphs made ready for this machine are kept."""
 
     @classmethod
     def of(cls, settings: Settings) -> EnginePolicy:
@@ -72,6 +77,7 @@ class EnginePolicy:
             max_batch=settings.max_batch,
             cache_bytes=settings.cache_bytes,
             canary_s=settings.canary_seconds,
+            cache_dir=settings.cache_dir,
         )
 
 
@@ -289,7 +295,12 @@ class Engine:
         threads = self.policy.threads or usable_cores()
         for name in self.bundle.manifest.modalities:
             self._encoding.encoders[name] = self._open_encoder(
-                self.bundle, name, device=self.policy.device, precision=self.policy.precision, threads=threads
+                self.bundle,
+                name,
+                device=self.policy.device,
+                precision=self.policy.precision,
+                threads=threads,
+                cache_dir=self.policy.cache_dir,
             )
 
     def _die(self) -> None:

@@ -17,7 +17,10 @@ from bindery.vectors import Vectors
 class OnnxEncoder:
     """One ONNX graph in one session. Thread-safe as ONNX Runtime's ``run`` is."""
 
-    def __init__(self, path: Path, artefact: Artefact, *, dimension: int, device: str, provider: str, threads: int) -> None:
+    def __init__(
+        self, path: Path, artefact: Artefact, *, dimension: int, device: str, provider: str, threads: int, optimised: bool = False
+    ) -> None:
+        """``optimised``: the graph was saved by ONNX Runtime itself and is to be run as it is."""
         self.dimension = dimension
         self.max_batch = artefact.max_batch
         self.precision: str = artefact.precision
@@ -25,7 +28,7 @@ class OnnxEncoder:
         self.provider = provider
         self.runtime = f"onnxruntime {ort.__version__}"
         self.input_names = tuple(i.name for i in artefact.inputs)
-        self._session = _session(path, provider, threads)
+        self._session = _session(path, provider, threads, optimised)
         if self._session.get_providers()[0] != provider:
             # ONNX Runtime lists what it was compiled with and falls back without a word; we do not.
             raise DeviceUnavailable(f"{provider} could not be started on this machine (driver or libraries missing); see docs/deploy.md")
@@ -43,7 +46,7 @@ class OnnxEncoder:
         return np.asarray(vectors, dtype=np.float32)  # (batch, dimension)
 
 
-def _session(path: Path, provider: str, threads: int) -> ort.InferenceSession:
+def session_options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -51,6 +54,13 @@ def _session(path: Path, provider: str, threads: int) -> ort.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.use_deterministic_compute = True
     options.log_severity_level = 3
+    return options
+
+
+def _session(path: Path, provider: str, threads: int, optimised: bool) -> ort.InferenceSession:
+    options = session_options(threads)
+    if optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return ort.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:

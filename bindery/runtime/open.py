@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Literal
 
 import onnxruntime as ort
 
 from bindery.bundle import Artefact, Bundle, Precision
-from bindery.errors import DeviceUnavailable
+from bindery.errors import BundleDamaged, DeviceUnavailable
 from bindery.runtime.cores import usable_cores
 from bindery.runtime.encoder import Encoder
 from bindery.runtime.onnx import OnnxEncoder
+from bindery.runtime.prepacked import Prepacked
 
 Device = Literal["auto", "cpu", "cuda"]
 log = logging.getLogger(__name__)
@@ -24,13 +26,20 @@ OPENVINO: tuple[Precision, ...] = ("bf16", "int8")
 
 
 def open_encoder(
-    bundle: Bundle, modality: str, *, device: Device = "auto", precision: Precision = "exact", threads: int | None = None
+    bundle: Bundle,
+    modality: str,
+    *,
+    device: Device = "auto",
+    precision: Precision = "exact",
+    threads: int | None = None,
+    cache_dir: Path | None = None,
 ) -> Encoder:
     """Load one modality's graph.
 
     Text is computed exactly whatever ``precision`` is `bf16` or `int8` for the others: in OpenVINO a text's vector moves
-    by 1e-3 with the texts beside it. ``threads``: of one graph run; default: the cores this process may use. Raises
-    `UnknownModality`, `DeviceUnavailable` (the device or the precision is not to be had), `BundleDamaged`.
+    by 1e-3 with the texts beside it. ``threads``: of one graph run; default: the cores this process may use. ``cache_dir``: where
+    graphs made ready for this machine are kept; None: nowhere. Raises `UnknownModality`, `DeviceUnavailable` (the device or the
+    precision is not to be had), `BundleDamaged`.
     """
     if precision in OPENVINO and bundle.modality(modality).kind == "text":
         log.info("%s: computed in precision exact; in %s its vectors would depend on their batch mates", modality, precision)
@@ -41,14 +50,7 @@ def open_encoder(
     candidates = _candidates(device)
     for candidate in candidates:
         try:
-            return OnnxEncoder(
-                bundle.path(artefact.path),
-                artefact,
-                dimension=bundle.manifest.dimension,
-                device=candidate,
-                provider=PROVIDERS[candidate],
-                threads=threads or usable_cores(),
-            )
+            return _on_onnxruntime(bundle, artefact, candidate, threads or usable_cores(), cache_dir)
         except DeviceUnavailable as error:
             if candidate == candidates[-1]:
                 raise
@@ -76,6 +78,24 @@ def _on_openvino(bundle: Bundle, modality: str, artefact: Artefact, device: Devi
     from bindery.runtime.openvino import OpenVinoEncoder
 
     return OpenVinoEncoder(bundle.path(artefact.path), artefact, dimension=bundle.manifest.dimension, threads=threads)
+
+
+def _on_onnxruntime(bundle: Bundle, artefact: Artefact, device: str, threads: int, cache_dir: Path | None) -> Encoder:
+    dimension = bundle.manifest.dimension
+    if device == "cpu" and cache_dir is not None:
+        ready = Prepacked(bundle, artefact, cache_dir)
+        path = ready.path()
+        if path is not None:
+            try:
+                return OnnxEncoder(
+                    path, artefact, dimension=dimension, device=device, provider=PROVIDERS[device], threads=threads, optimised=True
+                )
+            except BundleDamaged as error:
+                log.warning("what was kept of %s does not load and is thrown away: %s", artefact.path, error)
+                ready.discard()
+    return OnnxEncoder(
+        bundle.path(artefact.path), artefact, dimension=dimension, device=device, provider=PROVIDERS[device], threads=threads
+    )
 
 
 def _candidates(wanted: Device) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -51,9 +52,18 @@ class Peers:
         self._rows_each = rows_each
         self._modalities = modalities
 
-    def __call__(self, bundle: Bundle, modality: str, *, device: Device, precision: Precision, threads: int | None) -> Encoder:
+    def __call__(
+        self,
+        bundle: Bundle,
+        modality: str,
+        *,
+        device: Device,
+        precision: Precision,
+        threads: int | None,
+        cache_dir: Path | None = None,
+    ) -> Encoder:
         if modality not in self._modalities:
-            return open_encoder(bundle, modality, device=device, precision=precision, threads=threads)
+            return open_encoder(bundle, modality, device=device, precision=precision, threads=threads, cache_dir=cache_dir)
         artefact = bundle.modality(modality).artefacts[0]
         peer = self.by_name[modality] = Peer(tuple(one.name for one in artefact.inputs))
         peer.rows_each = self._rows_each
