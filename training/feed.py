@@ -19,12 +19,12 @@ from training.recipe import Recipe, RecipeError
 from training.towers.tower import Tower, unit
 
 
-def read_items(recipe: Recipe, media: Path) -> list[Item]:
-    """The items that the recipe names. Raises `RecipeError` when there is none, `ManifestError`."""
-    everything = read_manifest(media / recipe.data.manifest, split=recipe.data.split)
+def read_items(recipe: Recipe, media: Path, split: str) -> list[Item]:
+    """The items of a split that the recipe may use. Raises `RecipeError` when there is none, `ManifestError`."""
+    everything = read_manifest(media / recipe.data.manifest, split=split)
     items = without_licences(everything, recipe.data.skip_licences)
     if not items:
-        raise RecipeError(f"{media / recipe.data.manifest} has no item of split {recipe.data.split!r} with a licence that may be used")
+        raise RecipeError(f"{media / recipe.data.manifest} has no item of split {split!r} with a licence that may be used")
     return items
 
 

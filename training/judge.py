@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from bindery.decoded import Tensors
 from bindery.vectors import Vectors
 from bindery.zeroshot import expand_labels, label_vectors
 from training.data.batches import Decoder
@@ -15,12 +17,16 @@ from training.metrics import Share, fit_logit_scale, top_k
 from training.text import FrozenText
 from training.towers.tower import Tower
 
+_CHUNK = 64
+
 
 def judge(
     tower: Tower, text: FrozenText, judged: Decoder, prompts: Sequence[str], *, learned: float, calibrate: bool, device: str
 ) -> tuple[Share, float]:
     """Zero-shot accuracy on the held-out items among their labels, and the logit scale to ship. The tower is in eval mode."""
-    items, vectors = _vectors(tower, judged, device)
+    everything, every_vector = readable_vectors(tower, judged, device)
+    labelled = [index for index, item in enumerate(everything) if item.label]
+    items, vectors = [everything[index] for index in labelled], every_vector[labelled]
     labels = sorted({item.label for item in items})
     if not labels:
         return Share(0, 0), learned
@@ -31,9 +37,19 @@ def judge(
 
 
 @torch.no_grad()
-def _vectors(tower: Tower, decoder: Decoder, device: str) -> tuple[list[Item], Vectors]:
-    """The readable items that have a label, and their vectors."""
-    labelled = [index for index, item in enumerate(decoder.items) if item.label]
-    read = [(decoder.items[index], tensors) for index in labelled if (tensors := decoder.tensors(index)) is not None]
-    rows = [tower(**{name: torch.from_numpy(array)[None].to(device) for name, array in tensors.items()}) for _, tensors in read]
-    return [item for item, _ in read], torch.cat(rows).cpu().numpy() if rows else np.empty((0, tower.dimension), dtype=np.float32)
+def readable_vectors(tower: Tower, decoder: Decoder, device: str) -> tuple[list[Item], Vectors]:
+    """The readable items and their ``(n, d)`` vectors. The tower is in eval mode."""
+    # Alone, a vector is the same whatever else is judged; together they keep a GPU busy.
+    size = _CHUNK if device.startswith("cuda") else 1
+    items: list[Item] = []
+    rows: list[Tensor] = []
+    waiting: list[Tensors] = []
+    for index, item in enumerate(decoder.items):
+        if (tensors := decoder.tensors(index)) is not None:
+            items.append(item)
+            waiting.append(tensors)
+        if waiting and (len(waiting) == size or index + 1 == len(decoder.items)):
+            batch = {name: torch.from_numpy(np.stack([one[name] for one in waiting])).to(device) for name in waiting[0]}
+            rows.append(tower(**batch).cpu())
+            waiting = []
+    return items, torch.cat(rows).numpy() if rows else np.empty((0, tower.dimension), dtype=np.float32)

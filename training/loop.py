@@ -23,6 +23,8 @@ from training.start import set_training
 from training.text import FrozenText
 from training.towers.tower import Tower
 
+AfterStep = Callable[[int, dict[str, float]], None]
+
 
 class Loop:
     """One run's moving parts. `run` takes all steps that are left; `state` and `restore` carry them over a stop."""
@@ -56,6 +58,7 @@ class Loop:
         """Of the epoch that is going on."""
         self._done = 0
         """Steps behind us, those whose items could all not be read included: the position in the data."""
+        self._stopped = False
         self._each = -(-batches.steps // recipe.compute.accumulate)
         """Steps of an epoch."""
 
@@ -72,9 +75,9 @@ class Loop:
     def done(self) -> int:
         return self._done
 
-    def run(self, after_step: Callable[[int], None] = lambda _: None) -> None:
-        """Take the steps that are left. ``after_step`` is told how many are done, after each."""
-        while self._done < self.steps:
+    def run(self, after_step: AfterStep = lambda _done, _numbers: None) -> None:
+        """Take the steps that are left, until `stop` is called. ``after_step`` is told how many are done, and their numbers, after each."""
+        while not self.has_ended():
             epoch, first = divmod(self._done, self._each)
             set_training(self._tower)
             for index, tasks in enumerate(self._tasks(epoch, first), start=first):
@@ -82,12 +85,28 @@ class Loop:
                 if tasks:
                     numbers = self._step(tasks)
                     self._losses.append(numbers["loss"])
+                numbers["scale"] = self.scale.value
                 self._done += 1
                 if index + 1 == self._each:
-                    self.means.append(float(np.mean(self._losses)) if self._losses else float("nan"))
-                    self._losses = []
-                self._report(Progress("train", self._done, self.steps, numbers | {"scale": self.scale.value}))
-                after_step(self._done)
+                    self._end_epoch()
+                self._report(Progress("train", self._done, self.steps, numbers))
+                after_step(self._done, numbers)
+                if self.has_ended():
+                    return
+
+    def stop(self) -> None:
+        """Take no more steps, now or when this state is restored."""
+        self._stopped = True
+        if self._losses:
+            self._end_epoch()
+
+    def has_ended(self) -> bool:
+        """Whether no step is left, or none will be taken."""
+        return self._stopped or self._done == self.steps
+
+    def _end_epoch(self) -> None:
+        self.means.append(float(np.mean(self._losses)) if self._losses else float("nan"))
+        self._losses = []
 
     def _tasks(self, epoch: int, first: int) -> Iterator[list[Task]]:
         """The batches of each step of an epoch, from step ``first`` on."""
@@ -135,6 +154,7 @@ class Loop:
             "optimizer": self._optimizer.state_dict(),
             "losses": list(self._losses),
             "means": list(self.means),
+            "stopped": self._stopped,
             "ranks": self._ranks.everyones(mine),
         }
 
@@ -151,6 +171,7 @@ class Loop:
         self._done = state["done"]
         self._losses = list(state["losses"])
         self.means = list(state["means"])
+        self._stopped = state["stopped"]
 
 
 def _mixed(inputs: dict[str, Tensor], together: Tensor, recipe: Recipe, epoch: int, index: int) -> tuple[dict[str, Tensor], Tensor]:

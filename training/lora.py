@@ -25,9 +25,9 @@ class LoraConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rank: int = Field(2, gt=0)
-    alpha: float = Field(16.0, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    rank: int = Field(2, gt=0, description="columns of A and B")
+    alpha: float = Field(16.0, gt=0, description="the adapter counts alpha / rank times")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of the adapter's inputs left out")
 
     @property
     def scale(self) -> float:

@@ -20,7 +20,7 @@ class ContrastiveTerm(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["contrastive"] = "contrastive"
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(1.0, gt=0, description="how often it counts in the sum")
 
 
 class DistillTerm(BaseModel):
@@ -29,7 +29,7 @@ class DistillTerm(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["distill"]
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(1.0, gt=0, description="how often it counts in the sum")
     teacher: str = Field(description=".npz with `ids` and `vectors`, or .npy beside a file of ids; relative to the media directory")
     ids: str | None = Field(None, description="for .npy: one id a line; left out: NAME.ids.txt")
     key: Key = Field("id", description="the manifest's column that the ids are found in")

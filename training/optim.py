@@ -17,14 +17,14 @@ class OptimRecipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(gt=0)
+    epochs: int = Field(gt=0, description="times that every item is drawn")
     batch: int = Field(gt=1, description="items of one step; every one is the others' negative")
     rate: float = Field(gt=0, description="highest learning rate")
     rate_factors: dict[str, float] = Field({}, description="name or prefix of parameters → factor on their rate")
-    warmup_steps: int = Field(0, ge=0)
-    weight_decay: float = Field(0.2, ge=0)
-    betas: tuple[float, float] = (0.9, 0.98)
-    eps: float = Field(1e-6, gt=0)
+    warmup_steps: int = Field(0, ge=0, description="steps of the linear rise to `rate`; a cosine to zero follows")
+    weight_decay: float = Field(0.2, ge=0, description="not on biases, norms, class and patch embeddings and the logit scale")
+    betas: tuple[float, float] = Field((0.9, 0.98), description="of AdamW")
+    eps: float = Field(1e-6, gt=0, description="of AdamW")
 
 
 def is_within(name: str, prefix: str) -> bool:

@@ -20,6 +20,7 @@ from training.losses import Positives
 from training.objective import ContrastiveTerm, LossTerm
 from training.optim import OptimRecipe
 from training.towers.build import TowerConfig
+from training.watch import WatchRecipe
 
 
 class RecipeError(ValueError):
@@ -34,10 +35,11 @@ class DataRecipe(_Part):
     """Which items, and what is said of them."""
 
     manifest: str = Field(description="CSV or JSON Lines, relative to the media directory")
-    split: str = "train"
+    split: str = Field("train", description="split of the manifest to train on")
     skip_licences: tuple[str, ...] = Field((), description="shell-style patterns of licences that are left out")
     templates: tuple[str, ...] = Field((), description="`{}` takes the label; one caption more for each template")
     held_out: float = Field(0.0, ge=0, lt=1, description="share of each label kept from training to watch it and to calibrate on")
+    validation: str | None = Field(None, description="split of the manifest to watch and to calibrate on, instead of held_out")
     keep: bool = Field(False, description="hold prepared tensors in memory after the first epoch")
     threads: int = Field(1, gt=0, description="decoding threads")
 
@@ -51,7 +53,7 @@ class TowerRecipe(_Part):
     train: Literal["lora", "full"] | tuple[str, ...] = Field(
         description="the reference's two ways for vision transformers, or prefixes of the parameters that are trained"
     )
-    lora: LoraConfig = LoraConfig()
+    lora: LoraConfig = Field(LoraConfig(), description='for train = "lora"')
 
     @model_validator(mode="after")
     def _comes_from_somewhere(self) -> Self:
@@ -67,36 +69,49 @@ class FeatureRecipe(_Part):
 
 
 class LossRecipe(_Part):
+    """The contrastive loss."""
+
     temperature: float = Field(0.07, gt=0, description="initial temperature; learned")
-    positives: Positives = "same_caption"
+    positives: Positives = Field(
+        "same_caption",
+        description="who belongs together besides an item and its caption: nobody, items that drew the same text, or items of one label",
+    )
     calibrate: bool = Field(False, description="replace the learned logit scale by the one that fits the held-out items best")
 
 
 class Recipe(_Part):
     """One run: one tower trained against a frozen text tower."""
 
-    name: str
-    seed: int = Field(0, ge=0)
+    name: str = Field(description="of the run; stands in the package's provenance")
+    seed: int = Field(0, ge=0, description="of everything that is drawn: first weights, order, augmentation, captions, dropout")
     text: str = Field(description="the frozen text tower's package")
     prompts: tuple[str, ...] = Field(("{}",), min_length=1, description="the modality's templates in the bundle")
-    spec: Spec
-    tower: TowerRecipe
-    data: DataRecipe
-    features: FeatureRecipe | None = None
-    augment: Augment = Augment()
-    loss: LossRecipe = LossRecipe()
+    spec: Spec = Field(description="how a file becomes a tensor; travels into the bundle")
+    tower: TowerRecipe = Field(description="what is trained, and from where")
+    data: DataRecipe = Field(description="which items")
+    features: FeatureRecipe | None = Field(None, description="train a head on features that are computed once")
+    augment: Augment = Field(Augment(), description="random changes of prepared tensors")
+    loss: LossRecipe = Field(LossRecipe(), description="the contrastive loss and its temperature")
     losses: tuple[LossTerm, ...] = Field(
         (ContrastiveTerm(),), min_length=1, description="what is minimised: the sum, each times its weight"
     )
-    optim: OptimRecipe
-    compute: ComputeRecipe = ComputeRecipe()
+    optim: OptimRecipe = Field(description="how long and how fast")
+    compute: ComputeRecipe = Field(ComputeRecipe(), description="memory and speed")
+    watch: WatchRecipe = Field(WatchRecipe(), description="validation, early stop, which weights are shipped")
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if self.features is not None and self.tower.train != ("head",):
             raise ValueError('features are computed once only when tower.train is ["head"]')
-        if self.loss.calibrate and self.data.held_out == 0:
-            raise ValueError("loss.calibrate needs data.held_out")
+        aside = self.data.held_out > 0 or self.data.validation is not None
+        if self.loss.calibrate and not aside:
+            raise ValueError("loss.calibrate needs data.held_out or data.validation")
+        if self.data.held_out > 0 and self.data.validation is not None:
+            raise ValueError("data.held_out and data.validation are two ways to say the same; leave one out")
+        if self.watch.every and not aside:
+            raise ValueError("watch.every needs data.held_out or data.validation")
+        if not self.watch.every and (self.watch.patience or self.watch.keep == "best"):
+            raise ValueError("watch.patience and watch.keep need watch.every")
         if self.augment.mixup and any(term.kind == "distill" for term in self.losses):
             raise ValueError("a teacher has no vectors of mixed items: leave out augment.mixup or the losses of kind distill")
         return self
@@ -106,7 +121,7 @@ class Recipe(_Part):
         return hashlib.sha256(self.model_dump_json(exclude=_unused(self, _LATER)).encode()).hexdigest()
 
 
-_LATER: dict[str, Any] = {"losses": True, "compute": True}
+_LATER: dict[str, Any] = {"losses": True, "compute": True, "watch": True, "data": {"validation": True}}
 """Fields that recipes did not have at first. Where one has its default the digest is the one that the recipe had before."""
 
 
@@ -116,7 +131,8 @@ def _unused(part: BaseModel, later: dict[str, Any]) -> dict[str, Any]:
     for name, inside in later.items():
         value = getattr(part, name)
         if isinstance(inside, dict):
-            unused[name] = _unused(value, inside)
+            if unused_inside := _unused(value, inside):
+                unused[name] = unused_inside
         elif value == type(part).model_fields[name].get_default(call_default_factory=True):
             unused[name] = True
     return unused

@@ -12,35 +12,23 @@ from typing import Any, cast
 import torch
 
 from bindery.bundle import file_digest
+from training.assembly import Assembly, Places, assemble
 from training.checkpoint import Checkpoints
 from training.data.batches import Decoder
 from training.data.manifest import Item
-from training.distill import load_teacher
-from training.feed import build_feed, read_items, split_off
+from training.feed import build_feed
 from training.judge import judge
 from training.loop import Loop
 from training.lora import merge_lora
 from training.metrics import Share
-from training.objective import DistillTerm, Objective
+from training.objective import DistillTerm
 from training.progress import Report
 from training.ranks import ALONE, Ranks
 from training.recipe import Recipe, RecipeError
-from training.recompute import recompute_blocks
-from training.start import choose_trained, start_tower, trains_batch_norm
-from training.text import FrozenText
+from training.record import Record
+from training.start import set_training
 from training.towers.package import load_tower, save_tower
-from training.towers.tower import Tower
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Where a run reads and writes."""
-
-    media: Path
-    towers: Path
-    out: Path
-    cache: Path | None = None
-    """Keeps the features of frozen trunks from run to run; None: they are computed again."""
+from training.watch import Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +53,9 @@ class Trained:
     logit_scale: float
     resumed_at: int
     """Steps that were done when the run began; 0: it began afresh."""
+    steps: int
+    """Steps that were done when it ended; fewer than the recipe's when it was stopped early."""
+    plot: Path
 
 
 def train(
@@ -76,132 +67,139 @@ def train(
     saving: Saving = Saving(),
     report: Report = lambda _: None,
 ) -> Trained:
-    """Follow a recipe and write the tower package ``places.out``.
+    """Follow a recipe and write the tower package ``places.out``, with a plot, a history and TensorBoard events beside it.
 
     The same recipe, data, number of threads and of ``ranks`` give the same weights on a CPU, whether the run was stopped and resumed
     or not. Every rank calls it and gets the same outcome; the first one reports and writes.
     Raises `RecipeError`, `ManifestError`, `TowerPackageError`.
     """
-    torch.manual_seed(recipe.seed)
-    text = FrozenText(load_tower(places.towers / recipe.text), device=device)
-    tower = start_tower(recipe.tower, places.towers).to(device)
-    tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions; missing in torch's own types
-    choose_trained(tower, recipe.tower)
-    _check_pieces(recipe, tower, ranks)
-    if recipe.compute.recompute and not recompute_blocks(tower):
-        raise RecipeError(f"compute.recompute: {type(tower).__name__} has no blocks to compute again")
-    training, aside = split_off(read_items(recipe, places.media), recipe.data.held_out, recipe.seed)
-    decoder = Decoder(training, recipe.spec, keep=recipe.data.keep)
-    batches, encode = build_feed(recipe, tower, decoder, cache=places.cache, device=device, ranks=ranks, report=report)
-    objective = _objective(recipe, tower.dimension, training, places.media, text).to(device)
-    loop = Loop(recipe, tower, encode, text, objective, batches, device=device, ranks=ranks, report=report)
+    parts = assemble(recipe, places, device=device, ranks=ranks)
+    batches, encode = build_feed(recipe, parts.tower, parts.decoder, cache=places.cache, device=device, ranks=ranks, report=report)
+    loop = Loop(recipe, parts.tower, encode, parts.text, parts.objective, batches, device=device, ranks=ranks, report=report)
     if not ranks.first:
         torch.manual_seed(recipe.seed + ranks.rank)  # the weights began alike; dropout must not go on alike
-    resumed_at = _run(loop, recipe, decoder, Checkpoints(places.out / "checkpoints"), saving, ranks)
-    decoder.skipped = dict(pair for skipped in ranks.everyones(decoder.skipped) for pair in skipped.items())
-    if len(decoder.skipped) == len(training):
+    run = _Run(recipe, places, parts, loop, device=device, ranks=ranks)
+    resumed_at = run.steps(saving)
+    decoder = parts.decoder
+    decoder.skipped = run.skipped()
+    if len(decoder.skipped) == len(decoder.items):
         first = next(iter(decoder.skipped.values()))
-        raise RecipeError(f"{recipe.name}: none of the {len(training)} items could be read; the first: {first}")
-
-    return ranks.firsts(_finished(recipe, places, tower, text, loop, decoder, aside, resumed_at, device) if ranks.first else None)
-
-
-def _finished(
-    recipe: Recipe,
-    places: Places,
-    tower: Tower,
-    text: FrozenText,
-    loop: Loop,
-    decoder: Decoder,
-    aside: Sequence[Item],
-    resumed_at: int,
-    device: str,
-) -> Trained:
-    """Judge the tower on the items kept aside, and write it."""
-    merge_lora(tower)
-    tower.eval()
-    judged = Decoder(aside, recipe.spec)
-    held_out, logit_scale = judge(
-        tower, text, judged, recipe.prompts, learned=loop.scale.value, calibrate=recipe.loss.calibrate, device=device
-    )
-    skipped = decoder.skipped | judged.skipped
-    losses = tuple(loop.means)
-    package = save_tower(
-        places.out,
-        tower.cpu(),
-        cast(Any, tower).config,
-        recipe.spec,
-        logit_scale=logit_scale,
-        prompts=recipe.prompts,
-        provenance=_provenance(recipe, places, decoder.items, skipped, losses, held_out),
-    )
-    return Trained(package, len(decoder.items) - len(decoder.skipped), skipped, losses, held_out, logit_scale, resumed_at)
+        raise RecipeError(f"{recipe.name}: none of the {len(decoder.items)} items could be read; the first: {first}")
+    return ranks.firsts(run.finish(resumed_at) if ranks.first else None)
 
 
-def _check_pieces(recipe: Recipe, tower: Tower, ranks: Ranks) -> None:
-    """Raises `RecipeError` when a batch cannot be computed in the pieces asked for with the gradients of the whole."""
-    pieces = [
-        name
-        for name, used in (
-            ("compute.chunk", recipe.compute.chunk),
-            ("compute.recompute", recipe.compute.recompute),
-            ("several processes", ranks.count > 1),
+class _Run:
+    """The loop with what goes on around it: validation, the record, checkpoints."""
+
+    def __init__(self, recipe: Recipe, places: Places, parts: Assembly, loop: Loop, *, device: str, ranks: Ranks) -> None:
+        self._recipe = recipe
+        self._places = places
+        self._parts = parts
+        self._loop = loop
+        self._device = device
+        self._ranks = ranks
+        self._judged = Decoder(parts.aside, recipe.spec, keep=recipe.data.keep)
+        self._record = Record(places.out)
+        self._watch = Watch(
+            recipe.watch,
+            parts.tower,
+            parts.text,
+            self._judged,
+            loop.scale,
+            prompts=recipe.prompts,
+            templates=recipe.data.templates,
+            rule=recipe.loss.positives,
+            batch=recipe.optim.batch,
+            device=device,
         )
-        if used
-    ]
-    if pieces and trains_batch_norm(tower):
-        raise RecipeError(f"a batch norm that is trained sees the whole batch at once; {pieces[0]} would change it: freeze it")
-    if ranks.count > 1 and recipe.augment.mixup:
-        raise RecipeError("augment.mixup mixes items of the whole batch, which no one of several processes has")
-    if ranks.count > 1 and recipe.features is not None:
-        raise RecipeError("a head on kept features is trained by one process; leave out features, or torchrun")
-    if ranks.count > recipe.optim.batch:
-        raise RecipeError(f"optim.batch {recipe.optim.batch} has no item for each of {ranks.count} processes")
 
+    def steps(self, saving: Saving) -> int:
+        """All that are left. Returns how many were already done."""
+        checkpoints = Checkpoints(self._places.out / "checkpoints")
+        belongs = {
+            "recipe": self._recipe.digest(),
+            "items": _items_digest(self._parts.decoder.items),
+            "number of processes": self._ranks.count,
+        }
+        self._go_on(checkpoints, belongs, saving.resume)
+        resumed_at = self._loop.done
 
-def _objective(recipe: Recipe, dimension: int, items: Sequence[Item], media: Path, text: FrozenText) -> Objective:
-    """The recipe's losses with their teachers. Raises `RecipeError`, naming the file of a teacher that cannot be used."""
-    distilling = [term for term in recipe.losses if isinstance(term, DistillTerm)]
-    try:
-        teachers = [
-            load_teacher(media / term.teacher, items, ids=media / term.ids if term.ids else None, key=term.key) for term in distilling
-        ]
-        files = {term.texts for term in distilling if term.texts is not None}
-        texts = {name: text.vectors((media / name).read_text(encoding="utf-8").splitlines()) for name in sorted(files)}
-        return Objective(recipe.losses, teachers, dimension=dimension, temperature=recipe.loss.temperature, texts=texts)
-    except (OSError, ValueError) as error:  # `TeacherError` too
-        raise RecipeError(f"{recipe.name}: {error}") from error
+        def after_step(done: int, numbers: dict[str, float]) -> None:
+            if self._watch.is_due(done, self._loop.steps):
+                numbers = numbers | self._look()
+            if self._ranks.first:
+                self._record.add(done, numbers)
+            if saving.every and (done % saving.every == 0 or self._loop.has_ended()):
+                state = belongs | {"done": done, "ended": self._loop.has_ended(), "skipped": self.skipped(), "loop": self._loop.state()}
+                if self._ranks.first:
+                    checkpoints.save(done, state | {"watch": self._watch.state(), "record": self._record.state()})
 
+        self._loop.run(after_step)
+        return resumed_at
 
-def _run(loop: Loop, recipe: Recipe, decoder: Decoder, checkpoints: Checkpoints, saving: Saving, ranks: Ranks) -> int:
-    """All steps, with checkpoints on the way. Returns how many were already done."""
-    belongs = {"recipe": recipe.digest(), "items": _items_digest(decoder.items), "number of processes": ranks.count}
-    found = checkpoints.newest()
-    ranks.everyones(None)  # nobody writes or removes one before all have looked
-    if found is not None:
+    def skipped(self) -> dict[str, str]:
+        """Of all ranks: each sees its own part of the items."""
+        return dict(pair for skipped in self._ranks.everyones(self._parts.decoder.skipped) for pair in skipped.items())
+
+    def finish(self, resumed_at: int) -> Trained:
+        """Judge the tower on the items kept aside, and write it."""
+        recipe, tower, loop = self._recipe, self._parts.tower, self._loop
+        self._watch.settle()
+        merge_lora(tower)
+        tower.eval()
+        held_out, logit_scale = judge(
+            tower,
+            self._parts.text,
+            self._judged,
+            recipe.prompts,
+            learned=loop.scale.value,
+            calibrate=recipe.loss.calibrate,
+            device=self._device,
+        )
+        decoder = self._parts.decoder
+        skipped = decoder.skipped | self._judged.skipped
+        losses = tuple(loop.means)
+        package = save_tower(
+            self._places.out,
+            tower.cpu(),
+            cast(Any, tower).config,
+            recipe.spec,
+            logit_scale=logit_scale,
+            prompts=recipe.prompts,
+            provenance=_provenance(recipe, self._places, decoder.items, skipped, losses, held_out),
+        )
+        plot = self._record.close(recipe.name)
+        read = len(decoder.items) - len(decoder.skipped)
+        return Trained(package, read, skipped, losses, held_out, logit_scale, resumed_at, loop.done, plot)
+
+    def _look(self) -> dict[str, float]:
+        """Validate on the first rank, and stop on all of them where its patience is at an end."""
+        figures = self._ranks.firsts(self._watch.look() if self._ranks.first else None)
+        if self._ranks.firsts(self._watch.stopped if self._ranks.first else None):
+            self._loop.stop()
+        set_training(self._parts.tower)
+        return figures
+
+    def _go_on(self, checkpoints: Checkpoints, belongs: dict[str, Any], resume: bool) -> None:
+        """Restore the newest checkpoint where that is wanted. Raises `RecipeError` when it is of another run, or would be lost."""
+        found = checkpoints.newest()
+        self._ranks.everyones(None)  # nobody writes or removes one before all have looked
+        if found is None:
+            return
         path, state = found
-        if not saving.resume:
-            if state["done"] < state["steps"]:
+        if not resume:
+            if not state["ended"]:
                 raise RecipeError(f"{path} is of a run that did not end: resume it, or remove {path.parent}")
-            if ranks.first:
+            if self._ranks.first:
                 checkpoints.clear()
-        else:
-            for part, digest in belongs.items():
-                if state[part] != digest:
-                    raise RecipeError(f"{path} belongs to another run: the {part} changed since; begin again in another --out")
-            loop.restore(state["loop"])
-            decoder.skipped.update(state["skipped"])
-    resumed_at = loop.done
-
-    def after_step(done: int) -> None:
-        if saving.every and (done % saving.every == 0 or done == loop.steps):
-            skipped = dict(pair for skipped in ranks.everyones(decoder.skipped) for pair in skipped.items())
-            state = belongs | {"done": done, "steps": loop.steps, "skipped": skipped, "loop": loop.state()}
-            if ranks.first:
-                checkpoints.save(done, state)
-
-    loop.run(after_step)
-    return resumed_at
+            return
+        for part, value in belongs.items():
+            if state[part] != value:
+                raise RecipeError(f"{path} belongs to another run: the {part} changed since; begin again in another --out")
+        self._loop.restore(state["loop"])
+        self._watch.restore(state["watch"])
+        self._record.restore(state["record"], state["done"])
+        self._parts.decoder.skipped.update(state["skipped"])
 
 
 def _items_digest(items: Sequence[Item]) -> str:

@@ -42,6 +42,9 @@ epochs = 4
 batch = 12
 rate = 3e-3
 warmup_steps = 3
+[watch]
+every = 3
+keep = "best"
 """
 # 48 pictures and a bad one, 4 of them kept aside: 3 steps an epoch, 12 in all.
 
@@ -49,7 +52,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from training.recipe import read_recipe
-from training.trainer import Places, Saving, train
+from training.assembly import Places
+from training.trainer import Saving, train
 
 root, stop = Path(sys.argv[1]), int(sys.argv[2])
 
@@ -98,6 +102,7 @@ def test_killed_and_resumed_ends_with_the_weights_of_the_undisturbed_run(root: P
     whole, resumed = _weights(root / "undisturbed"), _weights(root / "out")
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert (root / "out" / "history.json").read_bytes() == (root / "undisturbed" / "history.json").read_bytes()
     first, second = load_tower(root / "undisturbed"), load_tower(root / "out")
     assert (first.logit_scale, first.provenance) == (second.logit_scale, second.provenance)  # mean losses and skipped items too
 

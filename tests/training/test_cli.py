@@ -65,3 +65,23 @@ def test_what_is_wrong_is_said_in_one_line(arguments: list[str], tmp_path: Path)
     assert result.exit_code == 2
     assert "optim.epochs" in result.output
     assert "Traceback" not in result.output
+
+
+def test_a_dry_run_shows_data_and_shapes_and_writes_nothing(arguments: list[str], tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    result = CliRunner().invoke(app, [*arguments, "--dry-run"])
+    assert result.exit_code == 0, result.output
+    assert "25 items to train on, 8 aside; 5 labels, 10 different captions" in result.output  # 2 of 8 a colour are kept aside
+    assert "6 steps in 2 epochs" in result.output
+    assert "pixel_values (8, 3, 16, 16)" in result.output or "pixel_values (7, 3, 16, 16)" in result.output
+    assert "contrastive" in result.output
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_refuses_what_a_run_would_refuse(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "media" / "manifest.csv").write_text("path,captions,split\nbad/0.png,a photo of red,train\n")
+    (tmp_path / "media" / "bad").mkdir()
+    (tmp_path / "media" / "bad" / "0.png").write_bytes(b"no picture")
+    result = CliRunner().invoke(app, [*arguments, "--dry-run"])
+    assert result.exit_code == 2
+    assert "no item of the first batch could be read" in " ".join(result.output.split())

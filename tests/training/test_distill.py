@@ -13,6 +13,7 @@ from tests.toybundle import build_toy_bundle
 from tests.training.test_trainer import _recipe, places  # noqa: F401  (a fixture)
 from tests.training.toyset import COLOURS, DIMENSION, make_pictures
 from training import teach
+from training.assembly import Places
 from training.data.batches import Decoder
 from training.data.manifest import Item, read_manifest
 from training.distill import Teacher, TeacherError, cosine_loss, load_teacher, relational_loss, similarity_loss
@@ -20,7 +21,7 @@ from training.objective import ContrastiveTerm, DistillTerm, Objective
 from training.recipe import RecipeError
 from training.towers.package import load_tower
 from training.towers.tower import unit
-from training.trainer import Places, train
+from training.trainer import train
 
 
 def _item(id: str, pair_id: str = "") -> Item:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from bindery.spec import ImageSpec
 from tests.training.gradient_case import COUNT, gradients
 from tests.training.test_trainer import CONV, _recipe, places  # noqa: F401  (a fixture)
+from training.assembly import Places
 from training.feed import WholeTower
 from training.gradients import ComputeRecipe, Gradients, Task
 from training.objective import ContrastiveTerm, Objective
@@ -23,7 +24,7 @@ from training.towers.convnet import ConvNetTower
 from training.towers.package import load_tower, save_tower
 from training.towers.tower import unit
 from training.towers.vit import VitConfig, VitTower
-from training.trainer import Places, train
+from training.trainer import train
 
 
 def _close(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], tolerance: float) -> None:

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from bindery.spec import ImageSpec
 from tests.training.toyset import DIMENSION, make_pictures, make_text_tower
+from training.assembly import Places
 from training.data.batches import Decoder
 from training.data.manifest import read_manifest
 from training.features import HeadedTower
@@ -21,7 +22,7 @@ from training.towers.build import build_tower
 from training.towers.convnet import ConvNetConfig, ConvNetTower, Stage
 from training.towers.package import load_tower, save_tower
 from training.towers.vit import VideoBlock, VitConfig, VitTower
-from training.trainer import Places, Trained, train
+from training.trainer import Trained, train
 
 VIT = VitConfig(width=32, layers=2, heads=2, mlp_width=64, patch=4, size=(16, 16), dimension=DIMENSION, patch_dropout=0.25)
 STAGES = (Stage(kernel=3, stride=2, expand=2, channels=8, blocks=2),)

@@ -138,8 +138,9 @@ class MediaBatches:
 
 
 def captions_of(item: Item, templates: Sequence[str]) -> list[str]:
-    """Its own captions, and its label in every template."""
-    return [*item.captions, *(template.replace("{}", item.label) for template in templates if item.label)]
+    """Its own captions, and its label in every template; the bare label where it has neither."""
+    said = [*item.captions, *(template.replace("{}", item.label) for template in templates if item.label)]
+    return said or [item.label]
 
 
 def draw_caption(item: Item, templates: Sequence[str], rng: np.random.Generator) -> str:

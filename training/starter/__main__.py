@@ -11,12 +11,12 @@ from typing import Annotated
 import torch
 import typer
 
+from training.assembly import Places
 from training.cli import console, run_recipe
 from training.data.batches import captions_of
 from training.data.manifest import read_manifest
 from training.recipe import read_recipe
 from training.starter.weights import import_lite0, import_minilm
-from training.trainer import Places
 
 RECIPES = Path(__file__).parent.parent / "recipes" / "starter"
 MODALITIES = ("image", "audio", "depth", "thermal", "video")
