@@ -15,7 +15,7 @@ from service.auth import Doorkeeper
 from service.edge import Edge
 from service.keyring import KeyRing
 from service.logs import configure_logs
-from service.openapi import describe_keys
+from service.openapi import describe_app
 from service.remote import Fetcher
 from service.routes import about, aliases, classify, collections, embed, health, items, jobs, models, openai, search, similarity, snapshots
 from service.state import State
@@ -60,7 +60,7 @@ def create_app(settings: Settings | None = None, fetcher: Fetcher | None = None)
     for router in (*ROUTERS, page.router):
         app.include_router(router)
     app.router.default = page.Page(page.WEB, app.router.not_found)
-    describe_keys(app, asked_for=ring.closed)
+    describe_app(app, asked_for=ring.closed)
     app.add_middleware(Doorkeeper, ring=ring, settings=settings)
     if settings.cors_origins:
         app.add_middleware(

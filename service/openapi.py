@@ -9,18 +9,21 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from bindery.errors import BinderyError, Forbidden, InternalError, InvalidHeader, InvalidKey, MissingKey, RateLimited, TooManyInflight
+from service.answers import NPY
 from service.auth import scope_of
 from service.problems import MEDIA_TYPE, Problem
 
 Responses = dict[int | str, dict[str, Any]]
 
 
-def json_body(model: type[BaseModel], example: Any = None, forms: Mapping[str, dict[str, Any]] | None = None) -> dict[str, Any]:
+def json_body(
+    model: type[BaseModel], example: Any = None, forms: Mapping[str, dict[str, Any]] | None = None, *, required: bool = True
+) -> dict[str, Any]:
     """`openapi_extra` of a route that reads its own JSON body; ``forms`` are other content types of the same body."""
     content: dict[str, Any] = {"application/json": {"schema": inlined(model)}}
     if example is not None:
         content["application/json"]["example"] = example
-    return {"requestBody": {"required": True, "content": content | dict(forms or {})}}
+    return {"requestBody": {"required": required, "content": content | dict(forms or {})}}
 
 
 def form_body(properties: Mapping[str, Any], example: Any = None) -> dict[str, Any]:
@@ -32,13 +35,15 @@ def form_body(properties: Mapping[str, Any], example: Any = None) -> dict[str, A
 FILES = {"type": "array", "items": {"type": "string", "format": "binary"}, "description": "one part a file, repeated"}
 TEXTS = {"type": "array", "items": {"type": "string"}, "description": "one part a text, repeated"}
 RAW = {"schema": {"type": "string", "format": "binary"}}
+OR_NPY: dict[str, Any] = {"content": {NPY: RAW}}
+"""Beside the model of an answer that also comes as an array."""
 
 
 def problems(*errors: type[BinderyError]) -> Responses:
     """`responses` of a route: these errors and those that every route has, grouped by status."""
     by_status: dict[int, list[type[BinderyError]]] = {}
     every: tuple[type[BinderyError], ...] = (InvalidHeader, *errors, InternalError)
-    for error in every:
+    for error in dict.fromkeys(every):
         by_status.setdefault(error.status, []).append(error)
     return {status: _response(several) for status, several in sorted(by_status.items())}
 
@@ -74,8 +79,9 @@ def _response(errors: Sequence[type[BinderyError]]) -> dict[str, Any]:
     return {"description": listed, "content": {MEDIA_TYPE: {"schema": inlined(Problem), "example": example}}}
 
 
-def describe_keys(app: FastAPI, *, asked_for: bool) -> None:
-    """Add to the document what the doorkeeper does: each operation's scope, the `Bearer` scheme, and the refusals."""
+def describe_app(app: FastAPI, *, asked_for: bool) -> None:
+    """Put right what FastAPI supposes: faults of parameters are `Problem`s here, and only of routes that say so. Then add what the
+    doorkeeper does: each operation's scope, the `Bearer` scheme, and the refusals."""
     plain = app.openapi
     refusals = {str(status): _response(several) for status, several in _REFUSALS.items()}
 
@@ -86,6 +92,8 @@ def describe_keys(app: FastAPI, *, asked_for: bool) -> None:
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "an API key"}}
         for path, operations in document["paths"].items():
             for method, operation in operations.items():
+                if "HTTPValidationError" in str(operation["responses"].get("422")):
+                    del operation["responses"]["422"]
                 scope = scope_of(method.upper(), path)
                 if scope is not None:
                     operation["security"] = [{"key": []}] if asked_for else [{}, {"key": []}]

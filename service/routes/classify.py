@@ -21,7 +21,7 @@ from service.embedding import Outcome, embed_items, settle, total_usage
 from service.exchange import exchange_of
 from service.inputs import Item, read_inputs
 from service.json_body import read_json
-from service.openapi import FILES, RAW, TEXTS, form_body, json_body, problems
+from service.openapi import FILES, OR_NPY, RAW, TEXTS, form_body, json_body, problems
 from service.routes.failures import JSON_ERRORS, MEDIA_ERRORS, TAKING_WORK
 from service.schemas.embed import ClassifyAnswer, ClassifyBody, ClassifyParameters
 from service.schemas.labels import LabelSetAnswer, LabelSetBody, LabelSetsAnswer
@@ -38,7 +38,7 @@ EXAMPLE = {"inputs": [{"data": "data:audio/wav;base64,UklGRg…"}], "labels": ["
 @router.post(
     "/v1/classify/{modality}",
     summary="Weigh labels against each file or text",
-    responses={200: {"model": ClassifyAnswer}, **problems(UnknownLabelSet, *MEDIA_ERRORS)},
+    responses={200: {"model": ClassifyAnswer, **OR_NPY}, **problems(UnknownLabelSet, *MEDIA_ERRORS)},
     openapi_extra=json_body(ClassifyBody, EXAMPLE, {"multipart/form-data": FORM, "application/octet-stream": RAW}),
 )
 async def classify(modality: str, request: Request) -> Response:
@@ -99,12 +99,16 @@ async def put_label_set(name: str, request: Request) -> Response:
     return Json(_rendered(label_set))
 
 
-@router.get("/v1/label-sets/{name}", summary="Read a label set", responses={200: {"model": LabelSetAnswer}, **problems(UnknownLabelSet)})
+@router.get(
+    "/v1/label-sets/{name}",
+    summary="Read a label set",
+    responses={200: {"model": LabelSetAnswer}, **problems(UnknownLabelSet, *TAKING_WORK)},
+)
 async def get_label_set(name: str, request: Request) -> Response:
     return Json(_rendered(await asyncio.to_thread(state_of(request).store.label_set, name)))
 
 
-@router.delete("/v1/label-sets/{name}", summary="Delete a label set", status_code=204, responses=problems(UnknownLabelSet))
+@router.delete("/v1/label-sets/{name}", summary="Delete a label set", status_code=204, responses=problems(UnknownLabelSet, *TAKING_WORK))
 async def delete_label_set(name: str, request: Request) -> Response:
     await asyncio.to_thread(state_of(request).store.delete_label_set, name)
     return Response(status_code=204)

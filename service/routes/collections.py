@@ -37,7 +37,7 @@ async def list_collections(request: Request) -> Response:
         201: {"model": CollectionAnswer},
         **problems(*JSON_ERRORS, e.UnknownModel, e.AlreadyExists, e.TooManyItems, e.StorageFull),
     },
-    openapi_extra=json_body(CollectionBody, {"fields": {"year": "integer", "place": "keyword"}}),
+    openapi_extra=json_body(CollectionBody, {"fields": {"year": "integer", "place": "keyword"}}, required=False),
 )
 async def create_collection(c: str, request: Request) -> Response:
     """In the space of the named model, or the default one. 201 when it is new, 200 when it exists just so, 409 when it exists otherwise."""
@@ -64,7 +64,10 @@ async def get_collection(c: str, request: Request) -> Response:
 
 
 @router.delete(
-    "/v1/collections/{c}", summary="Delete a collection with all its items", status_code=204, responses=problems(e.UnknownCollection)
+    "/v1/collections/{c}",
+    summary="Delete a collection with all its items",
+    status_code=204,
+    responses=problems(e.UnknownCollection, *TAKING_WORK),
 )
 async def delete_collection(c: str, request: Request) -> Response:
     state = state_of(request)

@@ -21,7 +21,7 @@ from service.clips import embed_or_cut, takes_clips
 from service.embedding import Outcome, settle, total_usage
 from service.exchange import exchange_of
 from service.inputs import Item, read_inputs
-from service.openapi import FILES, RAW, TEXTS, form_body, json_body, problems
+from service.openapi import FILES, OR_NPY, RAW, TEXTS, form_body, json_body, problems
 from service.routes.failures import MEDIA_ERRORS
 from service.schemas.embed import EmbedAnswer, EmbedBody, EmbedParameters
 
@@ -35,7 +35,7 @@ FORM = form_body(
 @router.post(
     "/v1/embed/{modality}",
     summary="Embed files or texts of one modality",
-    responses={200: {"model": EmbedAnswer}, **problems(*MEDIA_ERRORS)},
+    responses={200: {"model": EmbedAnswer, **OR_NPY}, **problems(*MEDIA_ERRORS)},
     openapi_extra=json_body(
         EmbedBody, {"inputs": ["a dog barking", "rain on a roof"]}, {"multipart/form-data": FORM, "application/octet-stream": RAW}
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bindery import errors as e
 
 TAKING_WORK = (e.Starting, e.Draining, e.EngineDown, e.QueueFull, e.StoreUnavailable, e.DeadlineExceeded)
-JSON_ERRORS = (e.MalformedJson, e.InvalidParameter, e.TooManyBytes, e.UnsupportedMedia, e.BodyTimeout)
+JSON_ERRORS = (e.MalformedJson, e.InvalidParameter, e.TooManyBytes, e.UnsupportedMedia, e.BodyTimeout, e.Starting, e.EngineDown)
 MEDIA_ERRORS = (
     e.UnknownModality,
     e.UnknownModel,

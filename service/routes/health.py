@@ -33,6 +33,11 @@ async def readyz(request: Request) -> Response:
     return Json({"status": "ready", "model": models.default.name})
 
 
-@router.get("/metrics", summary="Metrics for Prometheus")
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems()},
+)
 async def metrics(request: Request) -> Response:
     return Response(state_of(request).metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

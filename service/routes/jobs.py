@@ -90,9 +90,10 @@ async def cancel_job(id: str, request: Request) -> Response:
 @router.get(
     "/v1/jobs/{id}/events",
     summary="Follow a job",
+    response_class=Response,
     responses={
         200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "server-sent events, numbered"},
-        **problems(e.UnknownJob, *TAKING_WORK),
+        **problems(e.UnknownJob, e.InvalidParameter, *TAKING_WORK),
     },
 )
 async def follow_job(id: str, request: Request, last_event_id: int = Header(0, ge=0, le=2**53)) -> Response:

@@ -49,7 +49,7 @@ async def get_model(name: str, request: Request) -> Response:
         201: {"model": ModelAnswer},
         **problems(*JSON_ERRORS, e.ModelNotLoaded, e.ModelsFull, *TAKING_WORK),
     },
-    openapi_extra=json_body(ModelBody, {"bundle": "starter", "default": False}),
+    openapi_extra=json_body(ModelBody, {"bundle": "starter", "default": False}, required=False),
 )
 async def put_model(name: str, request: Request) -> Response:
     """Loaded, run once and checked beside what serves; then the name is switched in one step, and requests that began on the old one
