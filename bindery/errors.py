@@ -9,8 +9,8 @@
     ├── Conflict 409           SpaceMismatch · AlreadyExists · DefaultModel · ModelsFull
     ├── TooLarge 413           TooManyBytes · TooManyItems · TooManyPixels · TooLong
     ├── Unprocessable 422      InvalidParameter · UnreadableMedia · NoVideoStream · NoAudioStream · EmptyMedia ·
-    │                          AmbiguousDepth · InvalidFilter · DimensionMismatch · DecoderKilled · SnapshotDamaged · NotOffered ·
-    │                          UrlNotAllowed · UrlFetchFailed · ModelNotLoaded
+    │                          AmbiguousDepth · InvalidFilter · DimensionMismatch · DecoderKilled · PoisonFile · SnapshotDamaged ·
+    │                          NotOffered · UrlNotAllowed · UrlFetchFailed · ModelNotLoaded
     ├── TooManyRequests 429    RateLimited · TooManyInflight
     ├── ServerFault            InternalError · CatalogDamaged · CatalogTooNew 500 · DeadlineExceeded 504
     │                          QueueFull · Starting · Draining · EngineDown · StorageFull · SourceUnavailable · StoreUnavailable 503
@@ -219,6 +219,10 @@ class DimensionMismatch(Unprocessable):
 
 class DecoderKilled(Unprocessable):
     code, title = "decoder_killed", "Decoding this file used too much time or memory"
+
+
+class PoisonFile(Unprocessable):
+    code, title = "poison_file", "Each time it was tried alone, the whole process died"
 
 
 class SnapshotDamaged(Unprocessable):

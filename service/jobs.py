@@ -6,19 +6,20 @@ A job that the end of the server interrupts goes on when the server starts again
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
-from bindery.collections import CollectionStore
+from bindery.collections import CollectionStore, Definition
 from bindery.engine.engine import Engine
 from bindery.errors import BinderyError, JobState, SourceNotAllowed
 from bindery.jobs.ledger import ENDED, Job, Ledger, State
 from bindery.jobs.run import JobRun, collection_for
 from bindery.jobs.spec import JobSpec
+from service.models import Models
 
 log = structlog.get_logger(__name__)
 
@@ -47,16 +48,25 @@ class Roots:
             )
 
 
-class Jobs:
-    """Lives on the engines' event loop. ``engine`` gives the default model's: a job keeps the one that it was started with."""
+@dataclass(slots=True)
+class _Running:
+    """A job that runs or waits for its turn. ``left_as``: its state when it is stopped."""
 
-    def __init__(self, engine: Callable[[], Engine], store: CollectionStore, ledger: Ledger, roots: Roots) -> None:
+    task: asyncio.Task[None]
+    run: JobRun | None = None
+    left_as: State = "paused"
+
+
+class Jobs:
+    """Lives on the engines' event loop. A run keeps the model that it began with, also when that is swapped or unloaded."""
+
+    def __init__(self, models: Callable[[], Models], store: CollectionStore, ledger: Ledger, roots: Roots) -> None:
         self.ledger = ledger
-        self._engine = engine
+        self._models = models
         self._store = store
         self._roots = roots
         self._turn = asyncio.Lock()
-        self._tasks: dict[str, tuple[JobRun, asyncio.Task[None]]] = {}
+        self._running: dict[str, _Running] = {}
 
     async def go_on(self) -> None:
         """Start again what the end of an earlier server interrupted."""
@@ -67,7 +77,8 @@ class Jobs:
     async def add(self, spec: JobSpec) -> Job:
         """Enter a job and start it. Raises `SourceNotAllowed`, `UnknownModality`, `InvalidParameter`, `SpaceMismatch`."""
         await asyncio.to_thread(self._roots.check, spec.source)
-        await asyncio.to_thread(collection_for, spec, self._engine(), self._store)
+        async with self._engine(spec) as engine:
+            await asyncio.to_thread(collection_for, spec, engine, self._store)
         job = await asyncio.to_thread(self.ledger.add, spec, "http")
         self._start(job)
         return job
@@ -103,39 +114,53 @@ class Jobs:
 
     async def close(self) -> None:
         """Interrupt what runs, so that it goes on with the next start."""
-        for id in list(self._tasks):
+        for id in list(self._running):
             with suppress(JobState):  # it has ended meanwhile
                 await self._stop(id, "queued")
 
     async def _job(self, id: str) -> Job:
         return await asyncio.to_thread(self.ledger.job, id)
 
+    @asynccontextmanager
+    async def _engine(self, spec: JobSpec) -> AsyncIterator[Engine]:
+        def found() -> Definition | None:
+            return self._store.get(spec.collection).definition if spec.collection in self._store else None
+
+        with self._models().for_job(await asyncio.to_thread(found)) as engine:
+            yield engine
+
     def _start(self, job: Job) -> None:
-        run = JobRun(self._engine(), self._store, self.ledger, job, allowed=self._roots.allow)
-        task = asyncio.create_task(self._run(job.id, run), name=f"job-{job.id}")
-        self._tasks[job.id] = (run, task)
+        task = asyncio.create_task(self._run(job), name=f"job-{job.id}")
+        self._running[job.id] = _Running(task)
         task.add_done_callback(lambda ended: self._forget(job.id, ended))
 
     def _forget(self, id: str, ended: asyncio.Task[None]) -> None:
-        if id in self._tasks and self._tasks[id][1] is ended:
-            del self._tasks[id]
+        if id in self._running and self._running[id].task is ended:
+            del self._running[id]
 
-    async def _run(self, id: str, run: JobRun) -> None:
+    async def _run(self, job: Job) -> None:
+        running = self._running[job.id]
         try:
-            async with self._turn:
-                await run.run()
+            async with self._turn, self._engine(job.spec) as engine:
+                running.run = JobRun(engine, self._store, self.ledger, job, allowed=self._roots.allow)
+                running.run.left_as = running.left_as
+                await running.run.run()
         except BinderyError as error:
-            log.warning("job stopped", job=id, code=error.code, detail=error.detail)
+            log.warning("job stopped", job=job.id, code=error.code, detail=error.detail)
+            if running.run is None:
+                await asyncio.to_thread(self.ledger.set_state, job.id, "paused", f"{error.code}: {error.detail}")
         except Exception:
-            log.exception("job failed", job=id)
-            self.ledger.set_state(id, "failed", "something went wrong in the server; its log says what")
+            log.exception("job failed", job=job.id)
+            self.ledger.set_state(job.id, "failed", "something went wrong in the server; its log says what")
 
     async def _stop(self, id: str, state: State) -> None:
-        if id not in self._tasks:
+        running = self._running.get(id)
+        if running is None:
             raise JobState(f"job {id} is run by another process, or has just ended")
-        run, task = self._tasks[id]
-        run.left_as = state
-        task.cancel()
-        await asyncio.wait([task])
+        running.left_as = state
+        if running.run is not None:
+            running.run.left_as = state
+        running.task.cancel()
+        await asyncio.wait([running.task])
         if (await self._job(id)).state not in (*ENDED, state):  # it had not begun yet
             await asyncio.to_thread(self.ledger.set_state, id, state)

@@ -7,7 +7,8 @@ memory when the last request that holds it has ended.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,9 +86,23 @@ class Models:
 
     def of_space(self, collection: Definition, exchange: Exchange) -> Engine:
         """One whose vectors compare with the collection's, held as by `held`. Raises `SpaceMismatch`."""
+        return self._hold(self._of_space(collection), exchange)
+
+    @contextmanager
+    def for_job(self, collection: Definition | None) -> Iterator[Engine]:
+        """One of the collection's space, or the default one for a collection that is not made yet; it stays loaded until the
+        block is left, also when it is unloaded or swapped meanwhile. Raises `SpaceMismatch`."""
+        model = self._get(None) if collection is None else self._of_space(collection)
+        model.enter()
+        try:
+            yield model.engine
+        finally:
+            model.leave()
+
+    def _of_space(self, collection: Definition) -> _Model:
         for engine in self.engines:
             if engine.bundle.manifest.space == collection.space:
-                return self._hold(self._named[engine.name], exchange)
+                return self._named[engine.name]
         names = ", ".join(repr(engine.name) for engine in self.engines)
         check_space(collection, self.default.bundle.manifest.space, f"each loaded model ({names})")
         raise AssertionError("a space is not another one than itself. This is a bug.")

@@ -120,7 +120,7 @@ class State:
     def _made_jobs(self) -> Jobs:
         assert self._store is not None, "the store is opened before the engine is. This is a bug."
         assert self._ledger is not None, "the ledger is opened before the engine is. This is a bug."
-        return Jobs(lambda: self.engine, self._store, self._ledger, Roots(self.settings.job_roots))
+        return Jobs(lambda: self.models, self._store, self._ledger, Roots(self.settings.job_roots))
 
     async def _start(self, directories: Sequence[Path]) -> None:
         try:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
 from bindery.bundle import Bundle
 from bindery.collections import Collection, Item, ItemResult
+from bindery.jobs.leases import Leases
 from bindery.jobs.ledger import Ending, Job, Ledger
 from bindery.jobs.spec import lasts
 from bindery.jobs.units import Made
+
+log = logging.getLogger(__name__)
 
 _UNITS = 64
 _WAIT_S = 2.0
@@ -26,15 +30,19 @@ class Committer:
         collection: Collection,
         ledger: Ledger,
         job: Job,
+        leases: Leases,
         bundle: Bundle,
         on_ended: Callable[[Sequence[Result], Sequence[Ending]], None],
     ) -> None:
+        """``on_ended`` is told each batch of results, and the endings that came of it: those that were taken."""
         self._collection = collection
         self._ledger = ledger
         self._job = job
+        self._leases = leases
         self._bundle = bundle
         self._on_ended = on_ended
-        self._queue: asyncio.Queue[Result | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[Result | asyncio.Future[None] | None] = asyncio.Queue()
+        self._flushing: list[asyncio.Future[None]] = []
         self._room = asyncio.Semaphore(4 * _UNITS)
 
     async def put(self, result: Result) -> None:
@@ -53,6 +61,14 @@ class Committer:
                 self._on_ended(batch, endings)
                 for _ in batch:
                     self._room.release()
+            while self._flushing:
+                self._flushing.pop().set_result(None)
+
+    def flush(self) -> asyncio.Future[None]:
+        """Done when all that was put so far is committed; never when `run` raises before that."""
+        flushed = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait(flushed)
+        return flushed
 
     def end(self) -> None:
         """No more will come: `run` commits what is there and returns."""
@@ -69,11 +85,18 @@ class Committer:
                 return True
             if result is None:
                 return False
+            if isinstance(result, asyncio.Future):
+                self._flushing.append(result)
+                return True
             batch.append(result)
             until = until or asyncio.get_running_loop().time() + _WAIT_S
         return True
 
     def _commit(self, batch: Sequence[Result]) -> list[Ending]:
+        held = self._leases.confirm([result.unit for result in batch])
+        if len(held) < len(batch):  # this process was away so long that another has taken them
+            log.warning("%d files were given to another worker meanwhile; what became of them here is dropped", len(batch) - len(held))
+            batch = [result for result in batch if result.unit.listed.name in held]
         made = [result for result in batch if isinstance(result, Made)]
         new = [one for one in made if one.items is not None]
         items: list[Item] = [item for one in new for item in one.items or ()]
@@ -83,8 +106,7 @@ class Committer:
         endings = [
             result if isinstance(result, Ending) else _ending(result, [next(stored) for _ in result.items or ()]) for result in batch
         ]
-        self._ledger.end(self._job, endings)
-        return endings
+        return self._ledger.end(self._job, self._leases, endings)
 
 
 def _ending(made: Made, stored: Sequence[ItemResult]) -> Ending:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bindery.errors import InvalidParameter
 from bindery.jobs.listing import Allowed, Listed, Rule, Unlisted, ruled, wanted
+from bindery.jobs.retry import read_error
 from bindery.media.source import Source
 
 
@@ -24,7 +25,11 @@ class FolderListing:
         for path in _walk(self._folder):
             name = path.relative_to(self._folder).as_posix()
             if wanted(name, self._include):
-                status = path.stat()
+                try:
+                    status = path.stat()
+                except OSError as error:  # removed meanwhile, or its drive is away
+                    yield Unlisted(name, read_error(name, error))
+                    continue
                 yield Listed(
                     uri=str(path.absolute()),
                     name=name,

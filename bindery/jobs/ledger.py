@@ -18,7 +18,9 @@ from typing import Any, Literal, get_args
 
 from bindery.collections.database import Database
 from bindery.errors import JobState, UnknownJob
+from bindery.jobs.leases import HELD, LEASE_S, Leases, Unit, requeue
 from bindery.jobs.listing import Listed
+from bindery.jobs.retry import TRANSIENT
 from bindery.jobs.spec import JobSpec
 
 State = Literal["queued", "listing", "running", "done", "failed", "paused", "cancelled"]
@@ -27,10 +29,8 @@ UnitState = Literal["queued", "leased", "done", "skipped", "failed"]
 UNIT_STATES: tuple[UnitState, ...] = get_args(UnitState)
 Origin = Literal["cli", "http"]
 
-_LEASE_S = 300.0
 _KEPT_EVENTS = 200
 _JOB = "id, spec, origin, state, run, detail, left_out, encoded, copied, pruned, created_at, updated_at"
-_UNIT = "name, uri, size, modality, metadata, fingerprint, attempt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +47,6 @@ class Job:
     pruned: int
     created_at: float
     updated_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """One file of a job."""
-
-    listed: Listed
-    modality: str
-    attempt: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +133,10 @@ class Ledger:
     # Units
 
     def begin(self, id: str) -> int:
-        """A new run of the job: its number. What an interrupted run had leased is queued again."""
+        """A new run of the job: its number. What an interrupted run had leased, and what time may have healed, is queued again."""
         with self._database.writing() as db:
             db.execute("UPDATE jobs SET run = run + 1, state = 'listing', detail = NULL, updated_at = ? WHERE id = ?", (time.time(), id))
-            db.execute(
-                "UPDATE units SET state = 'queued', lease_owner = NULL, lease_until = NULL WHERE job_id = ? AND state = 'leased'", (id,)
-            )
+            requeue(db, id, [error.code for error in TRANSIENT])
             _add_event(db, id, "state", {"state": "listing"})
             run: int = db.execute("SELECT run FROM jobs WHERE id = ?", (id,)).fetchone()[0]
         return run
@@ -161,6 +150,8 @@ class Ledger:
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'queued') ON CONFLICT (job_id, name) DO UPDATE SET run = excluded.run, "
                 "state = CASE WHEN fingerprint = excluded.fingerprint AND fingerprint != '' AND uri = excluded.uri "
                 "AND modality = excluded.modality AND metadata = excluded.metadata THEN state ELSE 'queued' END, "
+                "deaths = CASE WHEN fingerprint = excluded.fingerprint AND fingerprint != '' THEN deaths ELSE 0 END, "
+                "deaths_alone = CASE WHEN fingerprint = excluded.fingerprint AND fingerprint != '' THEN deaths_alone ELSE 0 END, "
                 "uri = excluded.uri, size = excluded.size, modality = excluded.modality, metadata = excluded.metadata, "
                 "fingerprint = excluded.fingerprint",
                 rows,
@@ -183,50 +174,34 @@ class Ledger:
             db.execute("UPDATE jobs SET state = 'running', left_out = ?, updated_at = ? WHERE id = ?", (left_out, time.time(), id))
             _add_event(db, id, "state", {"state": "running"})
 
-    def lease(self, id: str, owner: str, limit: int) -> list[Unit]:
-        """Take up to ``limit`` queued units of one modality after the other, so that batches are full."""
-        with self._database.writing() as db:
-            rows = db.execute(
-                f"SELECT {_UNIT} FROM units WHERE job_id = ? AND state = 'queued' ORDER BY modality, name LIMIT ?", (id, limit)
-            ).fetchall()
-            db.executemany(
-                "UPDATE units SET state = 'leased', attempt = attempt + 1, lease_owner = ?, lease_until = ? WHERE job_id = ? AND name = ?",
-                [(owner, time.time() + _LEASE_S, id, row[0]) for row in rows],
-            )
-        return [_unit(row) for row in rows]
+    def leases(self, id: str, seconds: float = LEASE_S) -> Leases:
+        """For a new worker on the job."""
+        return Leases(self._database, id, seconds)
 
-    def end(self, job: Job, endings: Sequence[Ending]) -> None:
-        """Enter what became of units, in one transaction."""
+    def end(self, job: Job, leases: Leases, endings: Sequence[Ending]) -> list[Ending]:
+        """Enter what became of units, in one transaction. Gives those that were taken: the others are not the worker's any more."""
         with self._database.writing() as db:
-            db.executemany(
-                "UPDATE units SET state = ?, content_hash = ?, pipeline_id = ?, code = ?, detail = ?, "
-                "lease_owner = NULL, lease_until = NULL WHERE job_id = ? AND name = ?",
-                [(e.state, e.content_hash, e.pipeline_id, e.code, e.detail, job.id, e.unit.listed.name) for e in endings],
-            )
+            taken = [
+                e
+                for e in endings
+                if db.execute(
+                    "UPDATE units SET state = ?, content_hash = ?, pipeline_id = ?, code = ?, detail = ?, lease_owner = NULL, "
+                    f"lease_until = NULL WHERE {HELD}",
+                    (e.state, e.content_hash, e.pipeline_id, e.code, e.detail, *leases.fence(e.unit)),
+                ).rowcount
+            ]
             db.executemany(
                 "INSERT OR REPLACE INTO stored (collection, name, source, uri, fingerprint, content_hash, pipeline_id, metadata) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (
-                        job.spec.collection,
-                        e.unit.listed.name,
-                        job.spec.source,
-                        e.unit.listed.uri,
-                        e.unit.listed.fingerprint,
-                        e.content_hash,
-                        e.pipeline_id,
-                        _json(e.unit.listed.metadata),
-                    )
-                    for e in endings
-                    if e.state in ("done", "skipped")
-                ],
+                [_stored(job, e) for e in taken if e.state in ("done", "skipped")],
             )
-            copied = sum(e.copied for e in endings)
-            encoded = sum(e.state == "done" for e in endings) - copied
+            copied = sum(e.copied for e in taken)
+            encoded = sum(e.state == "done" for e in taken) - copied
             db.execute(
                 "UPDATE jobs SET encoded = encoded + ?, copied = copied + ?, updated_at = ? WHERE id = ?",
                 (encoded, copied, time.time(), job.id),
             )
+        return taken
 
     def counts(self, id: str) -> dict[UnitState, int]:
         with self._database.reading() as db:
@@ -293,6 +268,12 @@ class Ledger:
             return db.execute("SELECT seq, kind, data FROM events WHERE job_id = ? AND seq > ? ORDER BY seq", (id, after)).fetchall()
 
 
+def _stored(job: Job, ending: Ending) -> tuple[Any, ...]:
+    listed = ending.unit.listed
+    of = (job.spec.collection, listed.name, job.spec.source)
+    return (*of, listed.uri, listed.fingerprint, ending.content_hash, ending.pipeline_id, _json(listed.metadata))
+
+
 def _json(metadata: Mapping[str, Any]) -> str:
     return json.dumps(dict(metadata), sort_keys=True)
 
@@ -305,8 +286,3 @@ def _add_event(db: sqlite3.Connection, id: str, kind: str, data: dict[str, Any])
 
 def _job(row: tuple[Any, ...]) -> Job:
     return Job(row[0], JobSpec.model_validate_json(row[1]), *row[2:])
-
-
-def _unit(row: tuple[Any, ...]) -> Unit:
-    name, uri, size, modality, metadata, fingerprint, attempt = row
-    return Unit(Listed(uri, name, size, modality, json.loads(metadata), fingerprint), modality, attempt + 1)

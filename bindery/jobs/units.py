@@ -14,16 +14,17 @@ from bindery.collections import Collection, Item, clip_id
 from bindery.collections.clips import is_clip_of
 from bindery.engine.clips import embed_clips, with_room
 from bindery.engine.engine import Engine
-from bindery.errors import BinderyError, ServerFault, UnknownItem, UnreadableMedia
-from bindery.jobs.ledger import Known, Ledger, Unit
+from bindery.errors import BinderyError, UnknownItem, UnreadableMedia
+from bindery.jobs.leases import Unit
+from bindery.jobs.ledger import Known, Ledger
 from bindery.jobs.listing import Listing
+from bindery.jobs.retry import read_error
 from bindery.jobs.spec import JobSpec, lasts, pipeline_ids
 from bindery.limits import Limits
 from bindery.media.guard import check_bytes, too_many_bytes
 from bindery.media.source import Source
 from bindery.moments import Medium, items_of
 
-_TRIES = 3  # of opening a file, when the place where it lies is to blame
 _CUT_AT_ONCE = 4  # media that are cut: each has several windows in work
 _PAGE = 500
 
@@ -114,14 +115,7 @@ class Units:
     async def _opened(self, unit: Unit, files: ExitStack) -> Source:
         if unit.listed.size > self._engine.limits.file_bytes:  # before it is fetched
             raise too_many_bytes(unit.listed.name, unit.listed.size, self._engine.limits)
-        for attempt in range(_TRIES):
-            try:
-                return await asyncio.to_thread(files.enter_context, self._listing.opened(unit.listed))
-            except ServerFault as error:
-                if attempt == _TRIES - 1:
-                    raise UnreadableMedia(f"{unit.listed.name} cannot be fetched: {error.detail}") from error
-                await asyncio.sleep(2.0**attempt)
-        raise AssertionError("the last try raises. This is a bug.")
+        return await asyncio.to_thread(files.enter_context, self._listing.opened(unit.listed))
 
     async def _embedded(self, unit: Unit, source: Source, key: str) -> tuple[list[Item], tuple[tuple[str, BinderyError], ...]]:
         """The file's items, and the clips of it that failed."""
@@ -195,7 +189,7 @@ def _digest(source: Source, limits: Limits) -> str:
             while piece := stream.read(1 << 20):
                 digest.update(piece)
         except OSError as error:
-            raise UnreadableMedia(f"{source.name} cannot be read: {error.strerror}") from error
+            raise read_error(source.name, error) from error
     return digest.hexdigest()
 
 
@@ -206,4 +200,4 @@ def _text(source: Source) -> str:
         except UnicodeDecodeError:
             raise UnreadableMedia(f"{source.name} is not UTF-8 text") from None
         except OSError as error:
-            raise UnreadableMedia(f"{source.name} cannot be read: {error.strerror}") from error
+            raise read_error(source.name, error) from error

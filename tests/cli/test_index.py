@@ -72,6 +72,22 @@ def test_bad_files_are_told_counted_and_tried_again(run: Run, tmp_path: Path) ->
             assert told in done.err
 
 
+def test_exit_codes_tell_some_all_and_too_many_failures_apart(run: Run, tmp_path: Path) -> None:
+    folder = _fill(tmp_path / "media")
+    (folder / "empty.wav").write_bytes(b"")
+    assert run("index", folder, "--collection", "shelf", "--max-error-rate", "0.5").code == 3
+    gone = run("index", folder, "--collection", "shelf", "--max-error-rate", "0.1")
+    assert gone.code == 1
+    assert gone.err.splitlines()[-1].startswith("error[too_many_failures]: 1 of 6 files failed; at most 10.0% may")
+    only = run("index", folder, "--collection", "shelf", "--retry-failed")
+    assert (only.code, only.out) == (1, b"1 listed = 0 done + 0 skipped + 1 failed\n")
+    (folder / "empty.wav").write_bytes((folder / "dog.wav").read_bytes())
+    mended = run("index", folder, "--collection", "shelf", "--retry-failed", "--max-error-rate", "0")
+    assert (mended.code, mended.out) == (0, b"1 listed = 1 done + 0 skipped + 0 failed\n")
+    assert run("index", folder / "gone", "--collection", "shelf").code == 1
+    assert run("index", folder, "--collection", "shelf", "--max-error-rate", "2").code == 2
+
+
 def test_a_rule_for_an_unknown_modality_stops_before_any_work(run: Run, tmp_path: Path) -> None:
     done = run("index", _fill(tmp_path / "media"), "--collection", "shelf", "--rule", "*.jpg=smell")
     assert done.code == 1

@@ -1,18 +1,29 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import subprocess
 import sys
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pytest
+from moto.server import ThreadedMotoServer
 from PIL import Image
 
+from bindery.bundle import open_bundle
 from bindery.collections import Store
+from bindery.engine.engine import Engine, EnginePolicy
+from bindery.engine.events import Event, Finished
+from bindery.jobs.ledger import Job, Ledger
+from bindery.jobs.report import Report
+from bindery.jobs.run import JobRun
+from bindery.jobs.spec import JobSpec
+from bindery.limits import Limits
 from tests.hostile.pictures import png, zeros
 from tests.media import clips
 from tests.toybundle import build_toy_bundle
@@ -37,6 +48,32 @@ def index(toy: Path) -> Index:
         )
 
     return begun
+
+
+@pytest.fixture(scope="session")
+def endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> object:
+    """A client of the server, which this process's environment names too."""
+    keys = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in {**keys, "AWS_ENDPOINT_URL": endpoint}.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3", endpoint_url=endpoint)
+    if "archive" not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
+        client.create_bucket(Bucket="archive")
+    return client
+
+
+def put(s3: object, objects: dict[str, bytes]) -> None:
+    for key, content in objects.items():
+        s3.put_object(Bucket="archive", Key=key, Body=content)  # type: ignore[attr-defined]
 
 
 def generated(folder: Path, count: int, seed: int = 0) -> Path:
@@ -101,3 +138,49 @@ def contents(data: Path) -> dict[str, tuple[str, str | None, bytes, str | None]]
             cursor = page.cursor
             if cursor is None:
                 return found
+
+
+class Indexer:
+    """Runs jobs over one data directory, and counts what the models are given."""
+
+    def __init__(self, toy: Path, data: Path) -> None:
+        self.data = data
+        self.encoded = 0
+        self._toy = toy
+
+    def __call__(self, source: Path | str, **more: object) -> Report:
+        spec = JobSpec.model_validate({"source": str(source), "collection": "c", **more})
+        return asyncio.run(self._run(lambda ledger: ledger.add(spec, "cli")))
+
+    async def started(self, source: Path) -> Report:
+        """On this event loop, so that it can be cancelled."""
+        return await self._run(lambda ledger: ledger.add(JobSpec(source=str(source), collection="c"), "cli"))
+
+    def stored(self) -> int:
+        with Store(self.data) as store:
+            return len(store.get("c")) if "c" in store else 0
+
+    def again(self, id: str) -> Report:
+        """Go on with a job that was interrupted."""
+        return asyncio.run(self._run(lambda ledger: ledger.job(id)))
+
+    async def _run(self, job: Callable[[Ledger], Job]) -> Report:
+        self.encoded = 0
+        engine = Engine(open_bundle(self._toy), Limits(), EnginePolicy(threads=1, decode_workers=1))
+        engine.listen(self._count)
+        await engine.start()
+        ledger = Ledger(self.data)
+        try:
+            with Store(self.data) as store:
+                return await JobRun(engine, store, ledger, job(ledger)).run()
+        finally:
+            ledger.close()
+            await engine.stop(0)
+
+    def _count(self, event: Event) -> None:
+        self.encoded += isinstance(event, Finished)
+
+
+@pytest.fixture
+def run(toy: Path, tmp_path: Path) -> Indexer:
+    return Indexer(toy, tmp_path / "data")

@@ -2,42 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from bindery.errors import InvalidParameter, SourceUnavailable, UnreadableMedia
 from bindery.jobs.listing import Listed, Rule, Unlisted, open_listing
 from bindery.jobs.sources import spool
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> object:
-    """A client of the server, which this process's environment names too."""
-    keys = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
-    for name, value in {**keys, "AWS_ENDPOINT_URL": endpoint}.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3", endpoint_url=endpoint)
-    if "archive" not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
-        client.create_bucket(Bucket="archive")
-    return client
-
-
-def put(s3: object, objects: dict[str, bytes]) -> None:
-    for key, content in objects.items():
-        s3.put_object(Bucket="archive", Key=key, Body=content)  # type: ignore[attr-defined]
+from tests.jobs.conftest import put
 
 
 def test_a_prefix_is_a_folder(s3: object) -> None:

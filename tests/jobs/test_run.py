@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
@@ -11,51 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bindery.bundle import open_bundle
 from bindery.collections import Store
-from bindery.engine.engine import Engine, EnginePolicy
-from bindery.engine.events import Event, Finished
 from bindery.errors import InvalidParameter, TooManyFailures
 from bindery.jobs.ledger import Ledger
-from bindery.jobs.report import Report
-from bindery.jobs.run import JobRun
-from bindery.jobs.spec import JobSpec
-from bindery.limits import Limits
 from tests import longmedia
-from tests.jobs.conftest import contents, generated, picture
-
-
-class Indexer:
-    """Runs jobs over one data directory, and counts what the models are given."""
-
-    def __init__(self, toy: Path, data: Path) -> None:
-        self.data = data
-        self.encoded = 0
-        self._toy = toy
-
-    def __call__(self, source: Path, **more: object) -> Report:
-        return asyncio.run(self._run(JobSpec.model_validate({"source": str(source), "collection": "c", **more})))
-
-    async def _run(self, spec: JobSpec) -> Report:
-        self.encoded = 0
-        engine = Engine(open_bundle(self._toy), Limits(), EnginePolicy(threads=1, decode_workers=1))
-        engine.listen(self._count)
-        await engine.start()
-        ledger = Ledger(self.data)
-        try:
-            with Store(self.data) as store:
-                return await JobRun(engine, store, ledger, ledger.add(spec, "cli")).run()
-        finally:
-            ledger.close()
-            await engine.stop(0)
-
-    def _count(self, event: Event) -> None:
-        self.encoded += isinstance(event, Finished)
-
-
-@pytest.fixture
-def run(toy: Path, tmp_path: Path) -> Indexer:
-    return Indexer(toy, tmp_path / "data")
+from tests.jobs.conftest import Indexer, contents, generated, picture, put
+from tests.media.clips import png_header, tone
+from tests.media.clips import sound as encoded_sound
 
 
 def test_a_second_run_encodes_nothing_and_a_changed_file_alone_is_encoded(run: Indexer, tmp_path: Path) -> None:
@@ -182,3 +143,35 @@ def test_too_many_failures_give_the_job_up_and_keep_what_is_done(run: Indexer, t
     ledger.close()
     assert job.state == "failed"
     assert "too_many_failures" in (job.detail or "")
+
+
+def test_one_file_in_twenty_is_broken_in_every_way_and_the_rest_goes_in(run: Indexer, tmp_path: Path) -> None:
+    folder = generated(tmp_path / "media", 95)
+    (folder / "bomb.png").write_bytes(png_header(100_000, 100_000))
+    (folder / "sound-only.mp4").write_bytes(encoded_sound("aac", "mp4", tone(48_000, 1.0), 48_000))
+    (folder / "nothing.png").write_bytes(b"")
+    (folder / "cut.wav").write_bytes((folder / "part1/0001.wav").read_bytes()[:40])
+    (folder / "picture.wav").write_bytes((folder / "part0/0000.png").read_bytes())
+    report = run(folder)
+    assert (str(report), report.state) == ("100 listed = 95 done + 0 skipped + 5 failed", "done")
+    assert {code: found.examples for code, found in sorted(report.errors.items())} == {
+        "empty_media": ["nothing.png"],
+        "no_video_stream": ["sound-only.mp4"],
+        "too_many_pixels": ["bomb.png"],
+        "unreadable_media": ["cut.wav"],
+        "unsupported_media": ["picture.wav"],
+    }
+    assert len(contents(run.data)) == 95
+    assert str(run(folder)) == "100 listed = 0 done + 95 skipped + 5 failed"
+
+
+def test_a_bucket_goes_in_and_again_only_where_it_changed(run: Indexer, s3: object, tmp_path: Path) -> None:
+    folder = generated(tmp_path / "media", 6)
+    objects = {f"job/{path.relative_to(folder)}": path.read_bytes() for path in folder.rglob("*.*")}
+    put(s3, objects)
+    assert (str(run("s3://archive/job")), run.encoded) == ("6 listed = 6 done + 0 skipped + 0 failed", 6)
+    stored = contents(run.data)
+    assert stored["part0/0000.png"][1] == "s3://archive/job/part0/0000.png"
+    put(s3, {"job/new.txt": b"new", "job/part0/0000.png": objects["job/part2/0002.png"]})
+    again = run("s3://archive/job")
+    assert (str(again), again.copied, run.encoded) == ("7 listed = 2 done + 5 skipped + 0 failed", 1, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from bindery.settings import Settings
 from tests.jobs.conftest import generated
 from tests.jobs.test_webdataset import tar_of
 from tests.service.conftest import served
+from tests.service.test_models import renamed
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,32 @@ def test_only_what_is_below_the_roots_is_read(indexer: httpx.Client, client: htt
     (inside / "link.png").symlink_to(tmp_path / "outside" / "part0" / "0000.png")
     told = _ended(indexer, indexer.post("/v1/jobs", json={"source": str(inside), "collection": "inside"}).json()["id"])
     assert (told["done"], list(told["errors"])) == (2, ["source_not_allowed"])
+
+
+def test_a_job_outlives_the_swap_and_the_unloading_of_its_model(toy_bundle: Path, settings: Settings, roots: Path, tmp_path: Path) -> None:
+    bundles = tmp_path / "bundles"
+    shutil.copytree(toy_bundle, bundles / "toy")
+    renamed(toy_bundle, bundles / "elsewhere", name="elsewhere", space="sha256:elsewhere")
+    settings = settings.model_copy(update={"bundle": "toy", "bundles_dir": bundles, "data_dir": tmp_path / "data", "decode_workers": 1})
+    folder = generated(roots / "swapped", 300)
+    with served(settings) as address, httpx.Client(base_url=address, timeout=60) as client:
+        first = client.post("/v1/jobs", json={"source": str(folder), "collection": "first"}).json()["id"]
+        waits = client.post("/v1/jobs", json={"source": str(folder / "part0"), "collection": "waits"}).json()["id"]
+        give_up = time.monotonic() + 60
+        while client.get(f"/v1/jobs/{first}").json()["done"] == 0 and time.monotonic() < give_up:
+            time.sleep(0.01)
+        assert client.put("/v1/models/toy", json={"bundle": "elsewhere"}).status_code == 200
+        before = client.get(f"/v1/jobs/{first}").json()
+        assert before["state"] == "running", "the swap came too late to be a test"
+        told = _ended(client, first)
+        assert (told["state"], told["done"], told["failed"]) == ("done", 300, 0)
+        assert client.get("/v1/collections/first").json()["items"] == 300
+        while (stopped := client.get(f"/v1/jobs/{waits}").json())["state"] != "paused" and time.monotonic() < give_up:
+            time.sleep(0.05)
+        assert stopped["detail"].startswith("space_mismatch")  # its collection is of a space that is served no more
+        assert client.put("/v1/models/back", json={"bundle": "toy"}).status_code == 201
+        client.post(f"/v1/jobs/{waits}/resume")
+        assert _ended(client, waits)["done"] == 100
 
 
 def test_manifests_and_tars_lead_nowhere_else(indexer: httpx.Client, roots: Path, tmp_path: Path) -> None:

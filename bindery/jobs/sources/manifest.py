@@ -25,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 from bindery.collections.portable_parquet import read_columns
 from bindery.errors import BinderyError, InvalidParameter, UnreadableMedia
 from bindery.jobs.listing import Allowed, Listed, Rule, Unlisted, not_allowed, ruled, wanted
+from bindery.jobs.retry import read_error
 from bindery.jobs.sources.objects import SCHEME, Objects
 from bindery.media.source import Source
 
@@ -100,8 +101,10 @@ def _facts(path: str, name: str) -> tuple[int, str]:
     """Size and fingerprint of a local file. Raises `UnreadableMedia`."""
     try:
         found = os.stat(path)
-    except (OSError, ValueError) as error:
-        raise UnreadableMedia(f"{name} cannot be opened ({getattr(error, 'strerror', None) or error})") from error
+    except OSError as error:
+        raise read_error(name, error) from error
+    except ValueError as error:
+        raise UnreadableMedia(f"{name} cannot be opened ({error})") from error
     if not stat.S_ISREG(found.st_mode):
         raise UnreadableMedia(f"{name} is not a file")
     return found.st_size, f"{found.st_size}-{found.st_mtime_ns}-{found.st_ino}"

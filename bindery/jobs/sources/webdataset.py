@@ -18,8 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from bindery.errors import BinderyError, InvalidParameter, SourceUnavailable, UnreadableMedia
+from bindery.errors import BinderyError, InvalidParameter, UnreadableMedia
 from bindery.jobs.listing import Allowed, Listed, Rule, Unlisted, hidden, not_allowed, ruled, wanted
+from bindery.jobs.retry import read_error
 from bindery.jobs.sources.spool import spooled
 from bindery.limits import MIB
 from bindery.media.source import Source
@@ -59,7 +60,7 @@ class TarListing:
         try:
             file = tar.open("rb")
         except OSError as error:
-            raise UnreadableMedia(f"{listed.name}: its tar cannot be opened ({error.strerror})") from error
+            raise read_error(listed.name, error) from error
         with file:
             if _state(os.fstat(file.fileno())) != state:
                 raise UnreadableMedia(f"{listed.name}: its tar has changed since it was listed; the next run takes it")
@@ -135,7 +136,7 @@ def _pieces(file: BinaryIO, listed: Listed) -> Iterator[bytes]:
         try:
             piece = file.read(min(left, _PIECE))
         except OSError as error:
-            raise SourceUnavailable(f"{listed.name} cannot be read: {error.strerror}") from error
+            raise read_error(listed.name, error) from error
         if not piece:
             raise UnreadableMedia(f"{listed.name}: its tar breaks off inside it")
         left -= len(piece)
