@@ -29,6 +29,7 @@ VECTORS, KEYS, CODES = "vectors.f16", "keys.i64", "codes.faiss"
 _MAKING = ".making-"
 _AT_ONCE = 8192  # rows
 _SEED = 20_261_125
+_LEAST_TRAINING_ROWS = 16
 
 Keys = NDArray[np.int64]
 Piece = tuple[Keys, NDArray[np.uint8]]  # keys, and rows of (2 d,) bytes
@@ -111,6 +112,8 @@ def _index(path: Path, dimension: int, rows: int, stop: Callable[[], bool]) -> f
     index.by_residual = False  # so that codes mean the same in every list, and the tables are made once a query
     index.cp.niter = 8
     sample = np.sort(np.random.default_rng(_SEED).choice(rows, tiers.training_rows(rows), replace=False))
+    # Deletions may leave a handful of rows: FAISS wants one for each of a code's 16 values at least, so they are given again.
+    sample = np.resize(sample, max(len(sample), _LEAST_TRAINING_ROWS))
     index.train(vectors[sample].astype(np.float32))
     for start in range(0, rows, _AT_ONCE):
         _may_go_on(stop)

@@ -176,3 +176,14 @@ def test_deleting_a_collection_removes_its_segments(tmp_path: Path) -> None:
         assert list((tmp_path / "segments").iterdir())
         store.delete("things")
         assert not list((tmp_path / "segments").iterdir())
+
+
+def test_a_segment_of_which_deletions_leave_a_handful_is_built_anew(opened: Opening) -> None:
+    collection = opened()
+    truth = _fill(collection, 0, 1200)
+    collection.seal()
+    collection.delete(ids=[f"i{n}" for n in range(1195)])
+    collection.seal()
+    kept = {id: vector for id, vector in truth.items() if int(id[1:]) >= 1195}
+    assert _check(collection, kept)["rows"] == 5
+    assert _check(opened(), kept)["rows"] == 5
