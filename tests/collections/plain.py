@@ -5,17 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from bindery.collections import Collection, Hit, Item, Query
+from bindery.collections import Collection, Item, Query
 from bindery.collections.records import merged
 from bindery.vectors import Vectors, normalize
 from tests.collections.items import FIELDS
 
 TOLERANCE = 1e-5
 """Between a score of FAISS and numpy's, which add in another order."""
+
+
+class Scored(Protocol):
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def score(self) -> float: ...
+
+
+class Found(NamedTuple):
+    id: str
+    score: float
 
 
 def holds(filter: Mapping[str, Any], candidate: Item) -> bool:
@@ -65,10 +78,14 @@ class PlainCollection:
         if not allowed:
             return {}
         cosines = np.stack([one.vector for one in allowed]) @ normalize(query.vector)
+        cosines = np.clip(cosines, -1.0, 1.0)  # float16 rows are only nearly of unit length
         return {one.id: float(cosine) for one, cosine in zip(allowed, cosines, strict=True)}
 
-    def check_search(self, query: Query, hits: Sequence[Hit]) -> None:
-        """``hits`` are the exact answer: no more, no less, in order, each with its own score. Items of equal score may change places."""
+    def check_search(self, query: Query, hits: Sequence[Scored]) -> None:
+        """``hits`` are the answer: no more, no less, in order, each with its own score. Items of equal score may change places.
+
+        Only a query that asks for it (``exact``) must find the best; the others may miss some by code, but never fall short.
+        """
         scores = self.scores(query)
         wanted = list(scores.values())
         if query.group_by is not None:
@@ -86,7 +103,10 @@ class PlainCollection:
         assert [hit.id for hit in hits if hit.id not in scores] == [], "found what the query excludes, or what is not there"
         assert np.allclose([hit.score for hit in hits], [scores[hit.id] for hit in hits], atol=TOLERANCE), "a score that is not the item's"
         assert len(hits) == len(wanted), f"{len(hits)} hits of {len(wanted)}"
-        assert np.allclose([hit.score for hit in hits], wanted, atol=TOLERANCE), "a better item was missed"
+        found_scores = [hit.score for hit in hits]
+        assert found_scores == sorted(found_scores, reverse=True), "out of order"
+        if query.exact:
+            assert np.allclose(found_scores, wanted, atol=TOLERANCE), "a better item was missed"
 
     def check_contents(self, collection: Collection) -> None:
         """The collection holds these items, whole, in this order, and no other."""

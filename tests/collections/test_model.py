@@ -18,6 +18,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from bindery.collections import Collection, Item, Query, Store
 from bindery.collections import catalog as catalog_module
+from bindery.collections.local import LocalCollection
+from bindery.collections.tiers import Tiers
 from bindery.errors import UnknownCollection, UnknownItem
 from tests.collections.items import DIMENSION, FIELDS, MODALITIES, item, vector
 from tests.collections.plain import PlainCollection, contents, told
@@ -25,6 +27,7 @@ from tests.collections.plain import PlainCollection, contents, told
 _NAMES = ("red", "blue")
 _ALIAS = "live"
 _PLACES = ("yard", "hall", "roof")
+_TIERS = Tiers(exact_rows=8, always_exact=2, segment_rows=30)  # so that two dozen items are sealed and merged
 
 _ids = st.integers(0, 24).map("id-{}".format)
 _handles = st.integers(0, 1)
@@ -56,6 +59,7 @@ _queries = st.builds(
     st.sampled_from([None, None, "uri", "place"]),
     st.one_of(st.none(), st.just(0.1)),
     st.sampled_from([0, 0, 3]),
+    exact=st.booleans(),
     exclude_ids=st.one_of(st.just(()), st.lists(_ids, max_size=3).map(tuple)),
 )
 
@@ -66,7 +70,7 @@ class StoreModel(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
-        self._stores = [Store(Path(self._folder.name)), Store(Path(self._folder.name))]
+        self._stores = [self._opened(), self._opened()]
         self._plain: dict[str, PlainCollection] = {}
         self._alias: str | None = None
         for name in _NAMES:
@@ -131,6 +135,12 @@ class StoreModel(RuleBasedStateMachine):
         if real is not None:
             plain.check_search(query, real.search(query).hits)
 
+    @rule(handle=_handles, name=_names)
+    def seal(self, handle: int, name: str) -> None:
+        real, _ = self._both(handle, name)
+        if isinstance(real, LocalCollection):
+            real.seal()
+
     @rule(target=snapshots, handle=_handles, name=st.sampled_from(_NAMES))
     def snapshot(self, handle: int, name: str) -> tuple[str, dict[str, Item]]:
         taken = self._stores[handle].snapshot(name)
@@ -159,7 +169,7 @@ class StoreModel(RuleBasedStateMachine):
     @rule(handle=_handles)
     def reopen(self, handle: int) -> None:
         self._stores[handle].close()
-        self._stores[handle] = Store(Path(self._folder.name))
+        self._stores[handle] = self._opened()
 
     @invariant()
     def both_handles_count_the_same(self) -> None:
@@ -176,6 +186,9 @@ class StoreModel(RuleBasedStateMachine):
             for store in self._stores:
                 store.close()
             self._folder.cleanup()
+
+    def _opened(self) -> Store:
+        return Store(Path(self._folder.name), tiers=_TIERS)
 
     def _make(self, store: Store, name: str) -> None:
         store.create(name, space="s", dimension=DIMENSION, bundle="b", fields=FIELDS)
