@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from training.data.augment import Augment, augment
-from training.data.batches import Batch, Decoder, draw_caption, epoch_order, item_rng, steps_of
+from training.data.batches import Batch, Decoder, draw_caption, epoch_draws, item_rng, steps_of
 from training.data.manifest import Item
 
 FEATURES = "features"
@@ -55,10 +55,11 @@ class FeatureBatches:
         self.steps = steps_of(len(views.items), batch)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        order = epoch_order(len(self._items), self._seed, number)
+        draws = epoch_draws(self._items, self._seed, number)
         for step in range(start, self.steps):
-            chosen = order[step * self._batch : (step + 1) * self._batch]
-            rngs = [item_rng(self._seed, number, int(index)) for index in chosen]
+            part = draws[step * self._batch : (step + 1) * self._batch]
+            chosen = np.array([draw.index for draw in part])
+            rngs = [item_rng(self._seed, number, draw.index, draw.again) for draw in part]
             views = [int(rng.integers(self._features.shape[1])) for rng in rngs]
             items = [self._items[index] for index in chosen]
             captions = tuple(draw_caption(item, self._templates, rng) for item, rng in zip(items, rngs, strict=True))

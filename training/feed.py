@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from training.data.batches import Batches, Decoder, MediaBatches
 from training.data.manifest import Item, read_manifest, without_licences
+from training.data.webdataset import is_shards, read_shards
 from training.features import FEATURES, FeatureBatches, HeadedTower, feature_views, features_key, load_views, save_views
 from training.progress import Progress, Report
 from training.ranks import Ranks
@@ -21,10 +22,18 @@ from training.towers.tower import Tower, unit
 
 def read_items(recipe: Recipe, media: Path, split: str) -> list[Item]:
     """The items of a split that the recipe may use. Raises `RecipeError` when there is none, `ManifestError`."""
-    everything = read_manifest(media / recipe.data.manifest, split=split)
-    items = without_licences(everything, recipe.data.skip_licences)
+    data = recipe.data
+    path = media / data.manifest
+    if is_shards(data.manifest):
+        # Shards need not say their split: those that do not are all for training.
+        everything = [item for item in read_shards(path, member=data.member) if (item.split or data.split) == split]
+    else:
+        everything = read_manifest(path, split=split)
+    ours = [item for item in everything if data.modality in (None, item.modality) and item.weight > 0]
+    items = without_licences(ours, data.skip_licences)
     if not items:
-        raise RecipeError(f"{media / recipe.data.manifest} has no item of split {split!r} with a licence that may be used")
+        which = f" and modality {data.modality!r}" if data.modality else ""
+        raise RecipeError(f"{path} has no item of split {split!r}{which} with a licence that may be used")
     return items
 
 
@@ -74,6 +83,7 @@ def build_feed(
             how=recipe.augment,
             templates=recipe.data.templates,
             threads=recipe.data.threads,
+            workers=recipe.data.workers,
             part=(ranks.rank, ranks.count),
         )
         return media, WholeTower(tower)

@@ -34,7 +34,9 @@ class _Part(BaseModel):
 class DataRecipe(_Part):
     """Which items, and what is said of them."""
 
-    manifest: str = Field(description="CSV or JSON Lines, relative to the media directory")
+    manifest: str = Field(description="CSV, JSON Lines or Parquet, or WebDataset shards: `train-{000..127}.tar`")
+    modality: str | None = Field(None, description="only rows of this modality, where a manifest names several")
+    member: str | None = Field(None, description="ending of the medium's file, for shards whose samples have several (`jpg`)")
     split: str = Field("train", description="split of the manifest to train on")
     skip_licences: tuple[str, ...] = Field((), description="shell-style patterns of licences that are left out")
     templates: tuple[str, ...] = Field((), description="`{}` takes the label; one caption more for each template")
@@ -42,6 +44,13 @@ class DataRecipe(_Part):
     validation: str | None = Field(None, description="split of the manifest to watch and to calibrate on, instead of held_out")
     keep: bool = Field(False, description="hold prepared tensors in memory after the first epoch")
     threads: int = Field(1, gt=0, description="decoding threads")
+    workers: int = Field(0, ge=0, description="decoding processes, in place of threads; 0: none")
+
+    @model_validator(mode="after")
+    def _kept_where_it_is_decoded(self) -> Self:
+        if self.keep and self.workers:
+            raise ValueError("keep holds what one process decodes; leave out keep or workers")
+        return self
 
 
 class TowerRecipe(_Part):
@@ -121,7 +130,12 @@ class Recipe(_Part):
         return hashlib.sha256(self.model_dump_json(exclude=_unused(self, _LATER)).encode()).hexdigest()
 
 
-_LATER: dict[str, Any] = {"losses": True, "compute": True, "watch": True, "data": {"validation": True}}
+_LATER: dict[str, Any] = {
+    "losses": True,
+    "compute": True,
+    "watch": True,
+    "data": {"modality": True, "member": True, "validation": True, "workers": True},
+}
 """Fields that recipes did not have at first. Where one has its default the digest is the one that the recipe had before."""
 
 

@@ -206,7 +206,7 @@ def _items_digest(items: Sequence[Item]) -> str:
     """Names the items and what is said of them, in their order; not where the media directory lies."""
     digest = hashlib.sha256()
     for item in items:
-        digest.update(repr((item.id, item.shard, item.path, item.captions, item.label)).encode())
+        digest.update(repr((item.id, item.shard, item.path, item.captions, item.label, item.weight)).encode())
     return digest.hexdigest()
 
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,15 +14,19 @@ from bindery.media.source import Source
 from bindery.spec import ImageSpec, TextSpec
 from tests.training.toyset import make_pictures
 from training.data.augment import Augment
-from training.data.batches import Batch, Decoder, MediaBatches
+from training.data.batches import Batch, Decoder, Examples, MediaBatches, epoch_draws, epoch_order
 from training.data.manifest import read_manifest
 
 SPEC = ImageSpec(size=16)
 
 
-def _batches(manifest: Path, *, seed: int = 0, threads: int = 1, how: Augment | None = None) -> tuple[Decoder, MediaBatches]:
+def _batches(
+    manifest: Path, *, seed: int = 0, threads: int = 1, how: Augment | None = None, workers: int = 0
+) -> tuple[Decoder, MediaBatches]:
     decoder = Decoder(read_manifest(manifest), SPEC)
-    made = MediaBatches(decoder, batch=6, seed=seed, how=how or Augment(flip=True, gain=0.2), templates=["a photo of {}"], threads=threads)
+    made = MediaBatches(
+        decoder, batch=6, seed=seed, how=how or Augment(flip=True, gain=0.2), templates=["a photo of {}"], threads=threads, workers=workers
+    )
     return decoder, made
 
 
@@ -81,3 +88,53 @@ def test_tensors_are_those_of_serving(tmp_path: Path) -> None:
 def test_texts_are_no_media() -> None:
     with pytest.raises(ValueError, match="kind 'text'"):
         Decoder([], TextSpec(tokenizer="tokenizer.json"))
+
+
+def test_processes_give_the_batches_that_threads_give(tmp_path: Path) -> None:
+    manifest = make_pictures(tmp_path, each=4, bad=2)
+    decoder, in_threads = _batches(manifest)
+    expected = [list(in_threads.epoch(epoch)) for epoch in range(2)]
+    before = torch.get_rng_state()
+    other, in_processes = _batches(manifest, workers=2)
+    assert _same(expected[0], list(in_processes.epoch(0)))
+    assert _same(expected[1][1:], list(in_processes.epoch(1, start=1)))
+    assert other.skipped == decoder.skipped
+    assert torch.equal(before, torch.get_rng_state())  # the run's own random numbers are left alone
+
+
+def test_a_member_that_is_not_there_is_one_bad_item(tmp_path: Path) -> None:
+    manifest = make_pictures(tmp_path, each=2)
+    manifest.write_text(manifest.read_text().replace("train.tar,red/0.png", "train.tar,red/gone.png"))
+    decoder, batches = _batches(manifest)
+    assert sum(len(batch.captions) for batch in batches.epoch(0)) >= 5
+    assert decoder.tensors(0) is None
+    assert "no member" in decoder.skipped["red/0.png"]
+
+
+def test_a_weight_says_how_often_an_item_is_drawn(tmp_path: Path) -> None:
+    weights = [0, 1, 3, 1, 1, 1, 1, 0.5]
+    items = [replace(item, weight=weight) for item, weight in zip(read_manifest(make_pictures(tmp_path, each=2)), weights, strict=True)]
+    counts: Counter[int] = Counter()
+    for epoch in range(100):
+        draws = epoch_draws(items, 7, epoch)
+        assert len(draws) == 8
+        assert [(d.index, d.again) for d in draws] == [(d.index, d.again) for d in epoch_draws(items, 7, epoch)]
+        counts.update(draw.index for draw in draws)
+    share = 800 / 8.5
+    assert counts[0] == 0
+    for index, item in enumerate(items):
+        assert abs(counts[index] - share * item.weight) < 25
+    twice = [draw for draw in epoch_draws(items, 7, 0) if draw.index == 2]
+    assert [draw.again for draw in twice] == list(range(len(twice)))
+    assert len(twice) in {2, 3}
+    examples = Examples(Decoder(items, SPEC), seed=7, how=Augment(gain=0.5))
+    first, second = (examples[draw] for draw in twice[:2])
+    assert first is not None
+    assert second is not None
+    assert not (first.tensors["pixel_values"] == second.tensors["pixel_values"]).all()  # each draw has its own augmentation
+
+
+def test_equal_weights_leave_each_item_once() -> None:
+    order = epoch_order(10, 3, 0)
+    assert sorted(order) == list(range(10))
+    assert (order == np.random.default_rng([3, 0]).permutation(10)).all()

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from tests.training.toyset import make_pictures
@@ -15,7 +17,9 @@ def test_csv_and_json_lines_say_the_same(tmp_path: Path) -> None:
     row = {"id": "x", "path": "a.png", "captions": ["one", "two"], "label": "cat", "licence": "CC0-1.0", "split": "train"}
     (tmp_path / "m.jsonl").write_text("\n" + json.dumps(row) + "\n")
     (from_csv,), (from_json,) = read_manifest(tmp_path / "m.csv"), read_manifest(tmp_path / "m.jsonl")
-    assert from_csv == from_json
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "m.parquet")
+    (from_parquet,) = read_manifest(tmp_path / "m.parquet")
+    assert from_csv == from_json == from_parquet
     assert from_csv.captions == ("one", "two")
     assert from_csv.shard is None
 
@@ -33,6 +37,9 @@ def test_one_split_is_read_and_unwanted_licences_are_dropped(tmp_path: Path) -> 
         ("m.csv", "path,captions\n,hello\n", "row 1 has no path"),
         ("m.csv", "path,captions,label\na.png, ,\n", "neither captions nor a label"),
         ("m.jsonl", '{"path": "a"', "line 1 is not JSON"),
+        ("m.csv", "path,label,weight\na.png,x,much\n", "row 1 has the weight 'much'"),
+        ("m.csv", "path,label,weight\na.png,x,-1\n", "row 1 has the weight '-1'"),
+        ("m.parquet", "no parquet", r"m\.parquet cannot be read"),
         ("m.jsonl", "[1]", "line 1 is not a JSON object"),
     ],
 )
@@ -63,3 +70,11 @@ def test_a_missing_member_or_shard_is_named(tmp_path: Path) -> None:
     (tmp_path / "train.tar").write_bytes(b"x" * 2000)
     with pytest.raises(ManifestError, match="uncompressed tar"):
         Files().source(read_manifest(manifest)[1])
+
+
+def test_a_caption_may_span_lines_and_rows_have_modality_and_weight(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text('path,captions,modality,weight\na.png,"one\nlong caption",xray,0.5\nb.png,two,,\n')
+    first, second = read_manifest(tmp_path / "m.csv")
+    assert first.captions == ("one\nlong caption",)
+    assert (first.modality, first.weight) == ("xray", 0.5)
+    assert (second.modality, second.weight) == ("", 1.0)

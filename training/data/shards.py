@@ -10,6 +10,10 @@ from bindery.media.source import Source
 from training.data.manifest import Item, ManifestError
 
 
+class MemberMissing(ManifestError):
+    """A shard has no file of this name: one item is lost, not the data."""
+
+
 class Files:
     """Opens the files of items, loose or in shards. May be used from several threads."""
 
@@ -18,7 +22,7 @@ class Files:
         self._lock = Lock()
 
     def source(self, item: Item) -> Source:
-        """Raises `ManifestError` when the shard or its member is missing."""
+        """Raises `ManifestError` when the shard cannot be read, `MemberMissing` when it has no such member."""
         if item.shard is None:
             return Source.of(item.root / item.path, name=item.path)
         shard = item.root / item.shard
@@ -28,7 +32,7 @@ class Files:
         try:
             offset, size = self._shards[shard][item.path]
         except KeyError:
-            raise ManifestError(f"{shard} has no member {item.path!r}") from None
+            raise MemberMissing(f"{shard.name} has no member {item.path!r}") from None
         with shard.open("rb") as file:
             file.seek(offset)
             return Source.of(file.read(size), name=item.path)
