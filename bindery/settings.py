@@ -32,7 +32,9 @@ class Settings(BaseSettings):
     milvus_index: str = Field("FLAT", pattern="[A-Z0-9_]+", description="Milvus' index type of collections made from now on; FLAT is exact")
     milvus_index_params: dict[str, Any] = Field({}, description="parameters of building that index, as a JSON object")
     milvus_search_params: dict[str, Any] = Field({}, description="parameters of searching it, as a JSON object")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU when the runtime sees one; cuda fails without one")
+    device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
+        "auto", description="auto takes a GPU when the runtime sees one; cuda and tensorrt fail without one"
+    )
     precision: Precision = Field("exact", description="which artefacts to run")
     threads: int | None = Field(None, gt=0, description="threads of one graph run; default: all cores but those kept for decoding")
     decode_workers: int = Field(2, gt=0, le=256, description="decoder processes")

@@ -14,6 +14,8 @@ from typing import Annotated, Any, cast, get_args
 import typer
 
 from bindery.errors import BinderyError
+from bindery.runtime.tensorrt import COMPUTED
+from export.engines import build_engines
 from export.errors import ExportError, ExportUsageError
 from export.languagebind_bundle import LICENCE, languagebind_sources
 from export.policy import apply_policies
@@ -164,6 +166,21 @@ def prove(
         found = measure_and_write(bundle, order)
         parities = {name: parity.model_dump(mode="json") for name, parity in found.items()}
         typer.echo(json.dumps({"bundle": str(bundle), "precision": precision, "parity": parities}, indent=1))
+
+
+@app.command(epilog="Example: bindery-export tensorrt bundles/mine --cache-dir /var/cache/bindery --precision bf16")
+def tensorrt(
+    bundle: Annotated[Path, typer.Argument(help="Directory of the bundle.", exists=True, file_okay=False)],
+    cache_dir: Annotated[Path, typer.Option("--cache-dir", help="The server's BINDERY_CACHE_DIR.", file_okay=False)],
+    precision: Annotated[str, typer.Option(help="exact, bf16 or fp16.")] = "exact",
+    modality: Annotated[list[str] | None, typer.Option(help="Only this modality; repeat it.")] = None,
+) -> None:
+    """Build TensorRT engines on the machine that will serve, and prove each against the exact graph on its CPU."""
+    with _exit_codes():
+        if precision not in COMPUTED:
+            raise ExportUsageError(f"--precision {precision}: use one of {', '.join(COMPUTED)}")
+        built = build_engines(bundle, cache_dir, precision, modality or [])
+        typer.echo(json.dumps({"bundle": str(bundle), "cache_dir": str(cache_dir), "engines": built}, indent=1))
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Bundle = Annotated[str | None, typer.Option("--bundle", help="A bundle's name or directory [default: BINDERY_BUNDLE, or starter].")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where collections live [default: BINDERY_DATA_DIR, or ./data].")]
-Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or tensorrt.")]
 Precision = Annotated[str | None, typer.Option("--precision", help="exact, bf16, fp16 or int8: which graphs of the bundle to run.")]
 Threads = Annotated[int | None, typer.Option("--threads", help="Threads of one graph run.")]
 Options = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,26 @@ from bindery.errors import BundleDamaged, DeviceUnavailable, InternalError
 from bindery.runtime.collate import pieces
 from bindery.vectors import Vectors
 
+CUDA = "CUDAExecutionProvider"
+Provider = str | tuple[str, dict[str, str]]
+
 
 class OnnxEncoder:
     """One ONNX graph in one session. Thread-safe as ONNX Runtime's ``run`` is."""
 
     def __init__(
-        self, path: Path, artefact: Artefact, *, dimension: int, device: str, provider: str, threads: int, optimised: bool = False
+        self,
+        path: Path,
+        artefact: Artefact,
+        *,
+        dimension: int,
+        device: str,
+        provider: str,
+        threads: int,
+        optimised: bool = False,
+        options: Mapping[str, str] | None = None,
     ) -> None:
-        """``optimised``: the graph was saved by ONNX Runtime itself and is to be run as it is."""
+        """``optimised``: the graph was saved by ONNX Runtime itself and is to be run as it is. ``options``: of the provider."""
         self.dimension = dimension
         self.max_batch = artefact.max_batch
         self.precision: str = artefact.precision
@@ -28,7 +41,7 @@ class OnnxEncoder:
         self.provider = provider
         self.runtime = f"onnxruntime {ort.__version__}"
         self.input_names = tuple(i.name for i in artefact.inputs)
-        self._session = _session(path, provider, threads, optimised)
+        self._session = _session(path, _providers(provider, options), threads, optimised)
         if self._session.get_providers()[0] != provider:
             # ONNX Runtime lists what it was compiled with and falls back without a word; we do not.
             raise DeviceUnavailable(f"{provider} could not be started on this machine (driver or libraries missing); see docs/deploy.md")
@@ -57,11 +70,22 @@ def session_options(threads: int) -> ort.SessionOptions:
     return options
 
 
-def _session(path: Path, provider: str, threads: int, optimised: bool) -> ort.InferenceSession:
-    options = session_options(threads)
+def _session(path: Path, providers: Sequence[Provider], threads: int, optimised: bool) -> ort.InferenceSession:
+    settings = session_options(threads)
     if optimised:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        return ort.InferenceSession(str(path), options, providers=[provider])
+        return ort.InferenceSession(str(path), settings, providers=list(providers))
     except Exception as error:
         raise BundleDamaged(f"{path} cannot be loaded by ONNX Runtime {ort.__version__}: {error}") from error
+
+
+def _providers(provider: str, options: Mapping[str, str] | None) -> list[Provider]:
+    cuda: Provider = (CUDA, {"use_tf32": "0"})  # on by default, and then "exact" would have 10 bits of a product's factors
+    match provider:
+        case "CUDAExecutionProvider":
+            return [cuda]
+        case "TensorrtExecutionProvider":
+            return [(provider, dict(options or {})), cuda]  # CUDA takes what TensorRT leaves
+        case _:
+            return [provider]
