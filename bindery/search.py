@@ -129,6 +129,7 @@ class SearchableCollection:
             min_score=min_score,
             offset=offset,
             include_embedding=include_embedding,
+            query_modality=self._asked_with(whole),
             exact=exact,
             exclude_ids=tuple(part["item"] for part in whole if part.get("item") is not None),
         )
@@ -187,6 +188,18 @@ class SearchableCollection:
             ItemResult(id, "failed", vector) if isinstance(vector, BinderyError) else next(stored)
             for id, vector in zip(ids, vectors, strict=True)
         ]
+
+    def _asked_with(self, parts: Sequence[Mapping[str, Any]]) -> str | None:
+        """The modality of all parts, when it is one and known."""
+        (first, *others) = {self._modality(part) for part in parts}
+        return None if others else first
+
+    def _modality(self, part: Mapping[str, Any]) -> str | None:
+        if part.get("text") is not None:
+            return self.model.bundle.text_modality()
+        if part.get("item") is not None:
+            return self.collection.get(part["item"]).modality
+        return None if part.get("file") is None else str(part.get("modality"))
 
     def _vector(self, part: Mapping[str, Any]) -> Vectors:
         if part.get("text") is not None:

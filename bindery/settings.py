@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     address_inflight: int | None = Field(None, gt=0, description="requests at the same time from one client address, when no keys are set")
     url_inputs: Literal["off", "https", "http_and_https"] = Field("off", description='whether the server fetches {"url": ...} inputs')
     url_hosts: tuple[str, ...] = Field((), description="hosts to fetch from, `*.name` for all below it; without any, every public host")
+    recall_target: float = Field(
+        0.98, gt=0, lt=1, description="share of the ten true neighbours that a search of a large collection is to find"
+    )
     job_roots: tuple[str, ...] = Field((), description="folders and s3:// prefixes that `POST /v1/jobs` may index; without any, none")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least severe lines that are logged")
     log_json: bool = Field(False, description="one JSON object a line instead of readable text")

@@ -98,6 +98,7 @@ def _search(collection: Collection, question: Question, embedded: Sequence[Vecto
     waiting = iter(embedded)
     vectors = [_vector(voice.source, collection) if not isinstance(voice.source, Item) else next(waiting) for voice in question.voices]
     body = question.body
+    asked = {_modality(voice.source, collection) for voice in question.voices}
     return collection.search(
         Query(
             # A lone voice goes as it is, so that the collection itself judges a vector of the wrong size.
@@ -109,10 +110,17 @@ def _search(collection: Collection, question: Question, embedded: Sequence[Vecto
             min_score=body.min_score,
             offset=body.offset,
             include_embedding="embedding" in body.include,
+            query_modality=asked.pop() if len(asked) == 1 else None,
             exact=body.exact,
             exclude_ids=tuple(voice.source for voice in question.voices if isinstance(voice.source, str)),
         )
     )
+
+
+def _modality(source: Item | str | Vectors, collection: Collection) -> str | None:
+    if isinstance(source, Item):
+        return source.modality
+    return collection.get(source).modality if isinstance(source, str) else None
 
 
 def _vector(source: str | Vectors, collection: Collection) -> Vectors:

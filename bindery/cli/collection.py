@@ -1,4 +1,4 @@
-"""`bindery collection`: a collection out to open files, and back in."""
+"""`bindery collection`: what a collection is, out to open files, and back in."""
 
 from __future__ import annotations
 
@@ -14,9 +14,29 @@ from bindery.errors import BinderyError, UnknownCollection
 if TYPE_CHECKING:
     from bindery.collections import Collection, CollectionStore
 
-app = typer.Typer(help="Collections out to Parquet files, and in from them.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Show collections; carry them out to Parquet files, and in from them.", no_args_is_help=True, rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(help="The collection.")]
+
+
+@app.command("show", epilog="Example: bindery collection show archive")
+def show(name: Name, data_dir: DataDir = None) -> None:
+    """Show what a collection holds and how it is searched: tier, measured recall, sizes, for each modality."""
+    from bindery.collections import open_store
+
+    with open_store(settings_of(data_dir=data_dir), make=False) as store:
+        state = store.get(name).state()
+    definition = state.definition
+    typer.echo(f"{definition.name}: {state.items} items in space {definition.space} (bundle {definition.bundle}), {state.backend}")
+    for modality, rows in state.counts.items():
+        one = state.partitions.get(modality)
+        if one is None:
+            typer.echo(f"  {modality}: {rows} items")
+            continue
+        recall = ", ".join(f"{value:.3f} by {asked}" for asked, value in one.recall.items()) or (
+            "not measured" if one.segments else "exact"
+        )
+        typer.echo(f"  {modality}: {rows} items, {one.tier}, {one.segments} segments of {one.disk_bytes} bytes, recall {recall}")
 
 
 @app.command("export", epilog="Example: bindery collection export archive --out archive-parquet")

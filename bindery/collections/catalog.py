@@ -94,7 +94,7 @@ def list_collections(db: sqlite3.Connection) -> list[Definition]:
 
 def delete_collection(db: sqlite3.Connection, collection_id: int) -> None:
     # Dependent rows first: one pass over each table is faster than a cascade from every item.
-    for table in ("segments", "field_values", "vectors", "items", "deletions"):
+    for table in ("probes", "segments", "field_values", "vectors", "items", "deletions"):
         db.execute(f"DELETE FROM {table} WHERE collection_id = ?", (collection_id,))
     db.execute("DELETE FROM collections WHERE id = ?", (collection_id,))
 

@@ -19,7 +19,7 @@ from bindery.collections.catalog import StoredItem
 from bindery.collections.database import Database
 from bindery.collections.filters import Condition
 from bindery.collections.flat import Keys
-from bindery.collections.model import CollectionState, Definition, Hit, Item, ItemResult, Page, Query, SearchResult
+from bindery.collections.model import CollectionState, Definition, Hit, Item, ItemResult, Page, PartitionState, Query, SearchResult
 from bindery.collections.partition import Scope
 from bindery.collections.queries import check_filter, check_one_way, check_page, check_query
 from bindery.collections.records import check_vector, decode_vector, encode_metadata, merged, to_records
@@ -27,6 +27,7 @@ from bindery.collections.registry import Versions
 from bindery.collections.resident import ResidentVectors
 from bindery.collections.sealing import Background, Sealer
 from bindery.collections.tiers import Tiers
+from bindery.collections.tuning import RecentQueries, Tuner
 from bindery.errors import InvalidParameter, UnknownCollection, UnknownItem
 from bindery.limits import Limits
 from bindery.vectors import Vectors
@@ -57,6 +58,8 @@ class LocalCollection:
         self._vectors = ResidentVectors(collection_id, definition.dimension, segments.tiers, folder)
         self._sealer = Sealer(database, collection_id, definition.dimension, folder, segments.tiers)
         self._filters = Filters(collection_id)
+        self._recent = RecentQueries()
+        self._tuner = Tuner(database, collection_id, segments.tiers, self._recent)
         self._written = 0  # rows since the last look at what is due
 
     def upsert(self, items: Sequence[Item], *, media: Sequence[str] = ()) -> list[ItemResult]:
@@ -103,10 +106,12 @@ class LocalCollection:
 
     def seal(self) -> None:
         """Bring the index into its best form now: what the background does in its own time. Raises `StorageFull`."""
+        with self._database.reading() as db:
+            self._vectors.catch_up(db, self._generation(db))
         self._tend(lambda: False, wait=True)
 
     def tend(self, stop: Callable[[], bool]) -> None:
-        """Seal, merge and repair what is due, then search with it. Raises `StorageFull`, `InterruptedError`."""
+        """Seal, merge and repair what is due, search with it, and measure its recall. Raises `StorageFull`, `InterruptedError`."""
         self._tend(stop, wait=False)
 
     def _tend(self, stop: Callable[[], bool], *, wait: bool) -> None:
@@ -115,6 +120,8 @@ class LocalCollection:
             self._sealer.run(self._vectors.damaged, stop, wait)
         finally:
             self._vectors.reload(self._database)
+        self._tuner.run(self._vectors.segments, stop)
+        self._vectors.reload(self._database)
 
     def page(self, limit: int = 100, cursor: str | None = None, filter: Mapping[str, Any] | None = None) -> Page:
         check_page(limit, self._limits)
@@ -136,10 +143,27 @@ class LocalCollection:
             self._generation(db)
             counts = catalog.counts(db, self.id)
             segments = registry.segments(db, self.id)
+            probes = registry.probes(db, self.id)
             disk_bytes = round(catalog.share(db, self.id) * self._database.size_bytes)
-        disk_bytes += sum(size for row in segments for size, _ in row.files.values())
-        index = "ivf_pq" if segments else "flat"
-        return CollectionState(self.definition, counts, disk_bytes, self._vectors.memory_bytes, index, not segments)
+        memory = self._vectors.memory_bytes
+        partitions = {}
+        for modality, rows in counts.items():
+            own = [row for row in segments if row.span.modality == modality]
+            size = sum(bytes for row in own for bytes, _ in row.files.values())
+            recall = {one.query_modality or "any": one.recall for one in probes if one.modality == modality} if own else {}
+            tier = "ivf_pq" if own else "flat"
+            partitions[modality] = PartitionState(rows, tier, len(own), size, memory.get(modality, 0), recall)
+            disk_bytes += size
+        largest = max(partitions.values(), key=lambda one: one.rows, default=None)
+        return CollectionState(
+            self.definition,
+            counts,
+            disk_bytes,
+            sum(memory.values()),
+            index="flat" if largest is None else largest.tier,
+            exact=not segments,
+            partitions=partitions,
+        )
 
     def __len__(self) -> int:
         with self._database.reading() as db:
@@ -167,11 +191,11 @@ class LocalCollection:
             self._vectors.catch_up(db, versions.generation)
             allowed = None if condition is None else self._filters.allowed(db, condition, versions)
             excluded = np.array(catalog.keys_of_ids(db, self.id, query.exclude_ids), dtype=np.int64)
-            scope = Scope(allowed, excluded)
+            scope, asked = Scope(allowed, excluded), query.query_modality or ""
             wanted = query.offset + query.top_k
             fetch = wanted if query.group_by is None else _GROUP_OVERFETCH * wanted
             while True:
-                ranked, plan = self._vectors.rank(vector, fetch, query.modalities, scope, query.exact)
+                ranked, plan = self._vectors.rank(vector, fetch, query.modalities, scope, query.exact, asked)
                 kept = np.arange(len(ranked.keys))
                 if query.group_by is not None:
                     kept = self._best_of_groups(db, ranked.keys, query.group_by)
@@ -182,7 +206,7 @@ class LocalCollection:
             if query.min_score is not None:
                 scores, keys = scores[scores >= query.min_score], keys[scores >= query.min_score]
             stored = catalog.items_by_key(db, keys.tolist(), query.include_embedding)
-        if self._vectors.wants_care(versions.layout):
+        if self._recent.add(asked, vector) or self._vectors.wants_care(versions.layout):
             self._segments.background.notify(self)
         # The index may be newer than what this connection sees, by another thread's write.
         hits = [_to_hit(stored[key], score) for key, score in zip(keys.tolist(), scores.tolist(), strict=True) if key in stored]

@@ -67,6 +67,7 @@ class Query:
     offset: int = 0
     include_embedding: bool = False
     exclude_ids: tuple[str, ...] = ()
+    query_modality: str | None = None  # what the vector was made from, where that is known; decides how deep an index must look
     exact: bool = False  # compare with every vector that may be returned, however many there are
 
 
@@ -107,6 +108,22 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class PartitionState:
+    """The vectors of one modality in figures. ``memory_bytes`` 0: not in use yet. ``disk_bytes``: of its segments.
+
+    ``recall``: recall@10 by the modality that is asked with, as the probe measured it ("any": queries that did not say); empty
+    when the tier is exact, or nothing was measured yet.
+    """
+
+    rows: int
+    tier: str
+    segments: int
+    disk_bytes: int
+    memory_bytes: int
+    recall: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionState:
     """A collection in figures. ``memory_bytes`` is what its index holds now: 0 before the first search.
 
@@ -118,9 +135,18 @@ class CollectionState:
     counts: Mapping[str, int]  # items by modality
     disk_bytes: int | None
     memory_bytes: int | None
-    index: str = "flat"
+    index: str = "flat"  # of the largest modality, where they differ
     exact: bool = True
     backend: str = "local"
+    partitions: Mapping[str, PartitionState] = field(default_factory=dict)  # by modality; empty where a store does not tell
+
+    @property
+    def recall(self) -> float | None:
+        """The least that was measured for any pair of modalities; 1.0 when all is exact, None when a tier was not measured yet."""
+        indexed = [one.recall for one in self.partitions.values() if one.segments]
+        if self.exact or not indexed or not all(indexed):
+            return 1.0 if self.exact else None
+        return min(value for pairs in indexed for value in pairs.values())
 
     @property
     def items(self) -> int:

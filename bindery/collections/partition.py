@@ -18,7 +18,7 @@ from bindery.collections import planner, registry
 from bindery.collections.allowed import AllowedRows
 from bindery.collections.flat import FlatIndex, Keys, Mask
 from bindery.collections.records import decode_codes
-from bindery.collections.registry import SegmentRow, Span
+from bindery.collections.registry import Probed, SegmentRow, Span
 from bindery.collections.segment import Segment
 from bindery.collections.segment_files import SegmentDamaged
 from bindery.collections.tiers import Tiers
@@ -98,26 +98,31 @@ class Partition:
         for index in self._parts():
             index.remove(keys)
 
-    def search(self, query: Vectors, top_k: int, scope: Scope, exact: bool) -> tuple[NDArray[np.float32], Keys, dict[str, object], bool]:
+    def search(
+        self, query: Vectors, top_k: int, scope: Scope, exact: bool, probed: Probed | None
+    ) -> tuple[NDArray[np.float32], Keys, dict[str, object], bool]:
         """The best ``top_k`` rows by score, then by key; the line of the plan; whether these are all there are."""
         parts = self._parts()
         masks = [self._mask(index, scope) for index in parts]
         allowed = [index.allowed(mask) for index, mask in zip(parts, masks, strict=True)]
-        chosen = planner.plan(len(self), sum(allowed), top_k, exact or not self._segments, self._tiers)
+        chosen = planner.plan(len(self), sum(allowed), top_k, exact or not self._segments, self._tiers, probed)
         found = []
         for index, mask, rows in zip(parts, masks, allowed, strict=True):
             if chosen.effort is None or not isinstance(index, Segment):
                 found.append(index.search(query, top_k, mask))
                 continue
-            scores, keys = index.approximate(query, top_k, mask, chosen.effort)
-            # Lists that were left out may hold what is missing: never a short answer.
-            found.append((scores, keys) if len(keys) >= min(top_k, rows) else index.search(query, top_k, mask))
+            scores, keys, sure = index.approximate(query, top_k, mask, chosen.effort)
+            # Lists that were left out may hold what is missing: never a short answer. And where a filter goes against the
+            # query, the best of its rows lie so close together that their codes say little.
+            enough = len(keys) >= min(top_k, rows) and (sure or scope.allowed is None)
+            found.append((scores, keys) if enough else index.search(query, top_k, mask))
         scores = np.concatenate([pair[0] for pair in found])
         keys = np.concatenate([pair[1] for pair in found])
         order = np.lexsort((keys, -scores))[:top_k]
         line: dict[str, object] = {"rows": len(self), "allowed": sum(allowed), "index": self.tier, "plan": chosen.name}
         if chosen.effort is not None:
-            line["compared"] = chosen.effort.depth
+            recall = None if probed is None else probed.recall
+            line |= {"compared": chosen.effort.depth, "lists": chosen.effort.share, "recall": recall}
         return scores[order], keys[order], line, sum(allowed) <= top_k
 
     @staticmethod

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from bindery.collections.registry import Probed
 from bindery.collections.segment import Effort
 from bindery.collections.tiers import Tiers
 
@@ -20,6 +21,7 @@ _SELECTIVE = 0.25
 _DEPTH_AT = 100_000  # rows for which `_DEPTH` is meant
 _DEPTH = 1280  # rows to compare for ten hits; measured: 640 give a recall of 0.98 where the query is of another modality
 _DEPTH_GROWTH = 0.6  # ten times the rows take four times the depth
+_DEEPER_FILTERED = 4  # times the probed depth
 _DEEPER_HITS = 0.75  # ten times the hits take six times the depth
 
 
@@ -29,14 +31,26 @@ class Plan:
     effort: Effort | None  # None: exactly
 
 
-def plan(rows: int, allowed: int, top_k: int, exact: bool, tiers: Tiers) -> Plan:
-    """``rows``: in the partition's segments and memory; ``allowed``: of them, after the filter."""
+def plan(rows: int, allowed: int, top_k: int, exact: bool, tiers: Tiers, probed: Probed | None) -> Plan:
+    """``rows``: in the partition's segments and memory; ``allowed``: of them, after the filter; ``probed``: None when nothing is known."""
     if exact or allowed <= max(2 * top_k, tiers.always_exact) or (allowed <= _SELECTIVE_EXACT and allowed / rows <= _SELECTIVE):
         return Plan("exact", None)
-    depth = safe_depth(rows, top_k)
+    if probed is not None and probed.depth == 0:
+        return Plan("exact", None)
+    depth = safe_depth(rows, top_k) if probed is None else probed_depth(probed, rows, top_k)
+    filtered = allowed < rows
+    if filtered and probed is not None:  # the probe knows no filters; where they go against the query, neighbours lie denser
+        depth *= _DEEPER_FILTERED
     if depth * 4 >= allowed:  # comparing so many is no cheaper than comparing all
         return Plan("exact", None)
-    return Plan("ann" if allowed == rows else "scan", Effort(1.0, depth))
+    return Plan("scan", Effort(1.0, depth)) if filtered else Plan("ann", Effort(1.0 if probed is None else probed.share, depth))
+
+
+def probed_depth(probed: Probed, rows: int, top_k: int) -> int:
+    """Between and beyond 10 and 100 hits by the power that these two follow, and for rows that came since by the usual one."""
+    power = max(0.0, math.log10(max(1.0, probed.depth_100 / probed.depth)))
+    grown = math.pow(max(1.0, rows / max(1, probed.rows)), _DEPTH_GROWTH)
+    return max(2 * top_k, math.ceil(probed.depth * grown * math.pow(max(1.0, top_k / 10), power)))
 
 
 def safe_depth(rows: int, top_k: int) -> int:

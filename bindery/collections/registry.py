@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -52,6 +53,22 @@ class Built:
     folder: str
     rows: int
     files: Mapping[str, tuple[int, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What was measured for looking for ``modality`` with ``query_modality`` ("" : queries that did not say what they are)."""
+
+    modality: str
+    query_modality: str
+    target: float
+    share: float
+    depth: int  # for 10 hits; 0: no depth is enough
+    depth_100: int
+    recall: float
+    bound: float
+    queries: int
+    rows: int
 
 
 def versions(db: sqlite3.Connection, collection_id: int) -> Versions | None:
@@ -112,6 +129,29 @@ def oldest_built_at(db: sqlite3.Connection, collection_id: int) -> int | None:
     """Deletions up to this generation are in no segment's files."""
     row = db.execute("SELECT min(built_at) FROM segments WHERE collection_id = ?", (collection_id,)).fetchone()
     return None if row[0] is None else int(row[0])
+
+
+def put_probe(db: sqlite3.Connection, collection_id: int, probed: Probed) -> None:
+    """In place of an older one of the same pair; nothing when the collection is gone."""
+    if versions(db, collection_id) is not None:
+        db.execute(
+            "INSERT OR REPLACE INTO probes (collection_id, modality, query_modality, target, share, depth, depth_100, recall, bound, "
+            "queries, rows, probed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                collection_id, probed.modality, probed.query_modality, probed.target, probed.share, probed.depth, probed.depth_100,
+                probed.recall, probed.bound, probed.queries, probed.rows, time.time(),
+            ),
+        )  # fmt: skip
+
+
+def probes(db: sqlite3.Connection, collection_id: int) -> list[Probed]:
+    """By modality, then by what was asked with."""
+    rows = db.execute(
+        "SELECT modality, query_modality, target, share, depth, depth_100, recall, bound, queries, rows FROM probes "
+        "WHERE collection_id = ? ORDER BY modality, query_modality",
+        (collection_id,),
+    )
+    return [Probed(*row) for row in rows]
 
 
 def modalities(db: sqlite3.Connection, collection_id: int) -> list[str]:

@@ -19,9 +19,11 @@ from bindery.collections.database import Database
 from bindery.collections.flat import Keys
 from bindery.collections.partition import Partition, Scope
 from bindery.collections.records import decode_codes
-from bindery.collections.registry import SegmentRow
+from bindery.collections.registry import Probed, SegmentRow
+from bindery.collections.segment import Segment
 from bindery.collections.sharing import SharedLock
 from bindery.collections.tiers import Tiers
+from bindery.collections.tuning import is_fresh
 from bindery.vectors import Vectors
 
 
@@ -46,11 +48,19 @@ class ResidentVectors:
         self._partitions: dict[str, Partition] = {}
         self._generation = -1  # nothing loaded
         self._layout = -1
+        self._probes: dict[tuple[str, str], Probed] = {}
 
     @property
-    def memory_bytes(self) -> int:
+    def memory_bytes(self) -> dict[str, int]:
+        """By modality."""
         with self._lock.shared():
-            return sum(partition.memory_bytes for partition in self._partitions.values())
+            return {name: partition.memory_bytes for name, partition in self._partitions.items()}
+
+    @property
+    def segments(self) -> dict[str, list[Segment]]:
+        """By modality; partitions without any left out."""
+        with self._lock.shared():
+            return {name: partition.segments for name, partition in self._partitions.items() if partition.segments}
 
     @property
     def damaged(self) -> list[SegmentRow]:
@@ -61,11 +71,16 @@ class ResidentVectors:
         """Whether there is something to seal or to build again, or another process has done so (``layout``: as the catalog has it)."""
         with self._lock.shared():
             return (self._generation >= 0 and layout != self._layout) or any(
-                partition.growing_rows >= self._tiers.exact_rows
+                not self._is_tuned(name, partition)
+                or partition.growing_rows >= self._tiers.exact_rows
                 or bool(partition.damaged)
                 or any(segment.dead_share > self._tiers.dead_share for segment in partition.segments)
-                for partition in self._partitions.values()
+                for name, partition in self._partitions.items()
             )
+
+    def _is_tuned(self, name: str, partition: Partition) -> bool:
+        rows = sum(len(segment) for segment in partition.segments)
+        return not rows or is_fresh(self._probes.get((name, name)), rows, self._tiers.recall_target)
 
     def catch_up(self, db: sqlite3.Connection, generation: int) -> None:
         """Hold what the catalog holds at ``generation``, the one that ``db`` sees."""
@@ -76,6 +91,7 @@ class ResidentVectors:
                 return
             if self._generation < 0 or self._generation + catalog.KEPT_GENERATIONS < generation:
                 self._partitions, self._layout = self._load(db)
+                self._take_probes(db)
             else:
                 self._follow(db, self._partitions, self._generation)
             self._generation = generation
@@ -87,6 +103,9 @@ class ResidentVectors:
         with database.reading() as db:
             found = registry.versions(db, self._collection_id)
             if found is None:
+                return
+            self._take_probes(db)
+            if found.layout == self._layout:
                 return
             partitions, layout = self._load(db)
         with self._lock.alone(), database.reading() as db:
@@ -101,16 +120,16 @@ class ResidentVectors:
             self._partitions, self._layout, self._generation = partitions, layout, now
 
     def rank(
-        self, query: Vectors, top_k: int, modalities: Iterable[str] | None, scope: Scope, exact: bool
+        self, query: Vectors, top_k: int, modalities: Iterable[str] | None, scope: Scope, exact: bool, asked: str
     ) -> tuple[Ranked, dict[str, dict[str, object]]]:
-        """The best ``top_k`` rows over the modalities, and a line of the plan for each."""
+        """The best ``top_k`` rows over the modalities, and a line of the plan for each. ``asked``: the query's modality, or ""."""
         with self._lock.shared():
             names = sorted(self._partitions) if modalities is None else sorted(set(modalities) & set(self._partitions))
             found: list[tuple[NDArray[np.float32], Keys]] = []
             lines: dict[str, dict[str, object]] = {}
             exhausted = True
             for name in names:
-                scores, keys, line, whole = self._partitions[name].search(query, top_k, scope, exact)
+                scores, keys, line, whole = self._partitions[name].search(query, top_k, scope, exact, self._probes.get((name, asked)))
                 lines[name] = line
                 exhausted = exhausted and whole
                 found.append((scores, keys))
@@ -120,6 +139,10 @@ class ResidentVectors:
         keys = np.concatenate([pair[1] for pair in found])
         order = np.lexsort((keys, -scores))[:top_k]
         return Ranked(scores[order], keys[order], exhausted=exhausted and len(scores) <= top_k), lines
+
+    def _take_probes(self, db: sqlite3.Connection) -> None:
+        probes = registry.probes(db, self._collection_id)
+        self._probes = {(one.modality, one.query_modality): one for one in probes if one.target == self._tiers.recall_target}
 
     def _load(self, db: sqlite3.Connection) -> tuple[dict[str, Partition], int]:
         found = registry.versions(db, self._collection_id)

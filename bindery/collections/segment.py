@@ -6,6 +6,7 @@ Not thread-safe towards `remove`; many searches may run at once.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +20,14 @@ from bindery.collections.registry import SegmentRow
 from bindery.collections.segment_files import CODES, KEYS, VECTORS, SegmentDamaged
 from bindery.vectors import Vectors
 
+_BLOCK_ROWS = 8192
+_COMPARED_IN_ORDER = 160
+"""One row in so many: then passing over the others costs less than jumping to each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much of a segment a search by code looks at. ``share``: of its lists; ``depth``: rows compared again, of 10 wanted."""
+    """How much of a segment a search by code looks at. ``share``: of its lists; ``depth``: rows compared again."""
 
     share: float
     depth: int
@@ -92,21 +97,53 @@ class Segment:
         """The best ``top_k`` of the allowed rows (None: all), exactly, by score, then by key."""
         return best(self._exact, self._keys, query, top_k, self._chosen(allowed))
 
-    def approximate(self, query: Vectors, top_k: int, allowed: Mask | None, effort: Effort) -> tuple[NDArray[np.float32], Keys]:
-        """As `search`, but only the best rows by code are compared. May find fewer than there are."""
+    def approximate(self, query: Vectors, top_k: int, allowed: Mask | None, effort: Effort) -> tuple[NDArray[np.float32], Keys, bool]:
+        """As `search`, but only the best rows by code are compared. May find fewer than there are.
+
+        Also whether what was found is well within the rows that were compared: if not, more may lie beyond them.
+        """
+        depth = max(effort.depth, top_k)
+        if depth * _COMPARED_IN_ORDER > len(self._keys) or allowed is not None:
+            places = self.by_code(query, depth, effort.share, allowed)
+            compared = np.zeros(len(self._keys), dtype=np.bool_)
+            compared[places] = True
+            scores, keys = best(self._exact, self._keys, query, top_k, compared)
+            ranks = np.flatnonzero(np.isin(places, np.searchsorted(self._keys, keys)))
+            return scores, keys, len(places) < depth or not len(ranks) or bool(ranks[-1] * 2 < depth)
+        chosen = self._chosen(None)
+        selection = None if chosen is None else Selection(chosen)
+        parameters = faiss.IndexRefineSearchParameters(  # type: ignore[call-arg]  # the wheel's stubs know no fields
+            k_factor=depth / top_k, base_index_params=self._scanning(effort.share, selection)
+        )
+        found, places = self._refined.search(query[None, :], top_k, params=parameters)
+        ranked = self._keys[places[0][places[0] >= 0]]
+        order = np.lexsort((ranked, -found[0][: len(ranked)]))
+        return found[0][order], ranked[order], True
+
+    def by_code(self, query: Vectors, depth: int, share: float, allowed: Mask | None = None) -> NDArray[np.int64]:
+        """Positions of the best ``depth`` of the allowed rows, by code alone, best first."""
         faiss.omp_set_num_threads(1)
         chosen = self._chosen(allowed)
-        lists = max(1, round(effort.share * self.lists))
         selection = None if chosen is None else Selection(chosen)
-        sel = None if selection is None else selection.selector
-        inner = faiss.SearchParametersIVF(nprobe=lists, sel=sel)  # type: ignore[call-arg]  # the wheel's stubs know no fields
-        depth = max(effort.depth, top_k) / top_k
-        parameters = faiss.IndexRefineSearchParameters(k_factor=depth, base_index_params=inner)  # type: ignore[call-arg]
-        scores, places = self._refined.search(query[None, :], top_k, params=parameters)
-        found = places[0] >= 0
-        keys = self._keys[places[0][found]]
-        order = np.lexsort((keys, -scores[0][found]))
-        return scores[0][found][order], keys[order]
+        places = self._codes.search(query[None, :], depth, params=self._scanning(share, selection))[1][0]
+        return np.asarray(places[places >= 0])
+
+    def _scanning(self, share: float, selection: Selection | None) -> faiss.SearchParameters:
+        lists = max(1, round(share * self.lists))
+        selector = None if selection is None else selection.selector
+        return faiss.SearchParametersIVF(nprobe=lists, sel=selector)  # type: ignore[call-arg]  # the wheel's stubs know no fields
+
+    def blocks(self) -> Iterator[tuple[int, Vectors, Mask]]:
+        """All rows as float32, some thousands at a time: position of the first, rows ``(n, d)``, which are alive."""
+        rows = self._vectors.view("<f2").reshape(len(self._keys), -1)  # (n * d,) -> (n, d)
+        alive = self._alive.copy()
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            yield start, rows[start : start + _BLOCK_ROWS].astype(np.float32), alive[start : start + _BLOCK_ROWS]
+
+    @property
+    def rows(self) -> int:
+        """Dead ones too."""
+        return len(self._keys)
 
     def _chosen(self, allowed: Mask | None) -> Mask | None:
         if allowed is None:

@@ -9,6 +9,7 @@ from typing import Protocol, Self
 from bindery.collections.model import Collection, LabelSet
 from bindery.collections.snapshots import Snapshot
 from bindery.collections.store import Store
+from bindery.collections.tiers import Tiers
 from bindery.errors import InvalidParameter
 from bindery.settings import Settings
 
@@ -89,7 +90,7 @@ def open_store(settings: Settings, *, make: bool = True) -> CollectionStore:
     the first call.
     """
     if settings.store == "local":
-        return Store(settings.data_dir, settings.limits, make=make)
+        return Store(settings.data_dir, settings.limits, make=make, tiers=Tiers(recall_target=settings.recall_target))
     try:
         # Half a second to import, and an extra: only who uses it needs it.
         from bindery.collections.milvus.store import MilvusStore

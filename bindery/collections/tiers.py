@@ -23,6 +23,7 @@ _TRAINING_ROWS_OF_A_LIST = 64
 class Tiers:
     """When rows move from memory into segments, and how large those become."""
 
+    recall_target: float = 0.98  # of the ten true neighbours, the share that a search by code is to find
     exact_rows: int = EXACT_ROWS
     always_exact: int = 10_000  # so many allowed rows are compared faster than codes of all rows are scanned
     segment_rows: int = SEGMENT_ROWS

@@ -97,7 +97,18 @@ def rendered(state: CollectionState) -> dict[str, Any]:
         "items": state.items,
         "counts": dict(state.counts),
         "tier": state.index,
-        "recall": 1.0 if state.exact else None,
+        "recall": state.recall,
+        "partitions": {
+            modality: {
+                "rows": one.rows,
+                "tier": one.tier,
+                "segments": one.segments,
+                "recall": dict(one.recall),
+                "disk_bytes": one.disk_bytes,
+                "memory_bytes": one.memory_bytes,
+            }
+            for modality, one in state.partitions.items()
+        },
         "disk_bytes": state.disk_bytes,
         "memory_bytes": state.memory_bytes,
     }

@@ -22,6 +22,15 @@ class CollectionBody(Strict):
     model: str | None = Field(None, description="the model whose space it gets; without one, the default model")
 
 
+class PartitionAnswer(BaseModel):
+    rows: int
+    tier: str = Field(description="flat: every vector is compared; ivf_pq: codes are scanned and the best compared")
+    segments: int
+    recall: dict[str, float] = Field(description="recall@10 as measured here, by the modality asked with; any: queries that did not say")
+    disk_bytes: int = Field(description="of its segments")
+    memory_bytes: int = Field(description="0 until it is searched")
+
+
 class CollectionAnswer(BaseModel):
     name: str
     space: str = Field(description="what its vectors may be compared with")
@@ -32,10 +41,9 @@ class CollectionAnswer(BaseModel):
     backend: Literal["local", "milvus"]
     items: int
     counts: dict[str, int] = Field(description="items by modality")
-    tier: str = Field(description="how it is indexed")
-    recall: float | None = Field(
-        description="share of the true neighbours that a search finds; 1.0 when it is exact, null when not measured"
-    )
+    tier: str = Field(description="how its largest modality is indexed")
+    recall: float | None = Field(description="the lowest recall@10 measured for any modalities; 1.0 when exact, null when not measured")
+    partitions: dict[str, PartitionAnswer] = Field(description="by modality; empty where the store does not tell")
     disk_bytes: int | None = Field(description="null where the store does not tell")
     memory_bytes: int | None
 

@@ -6,7 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from bindery.collections import Store
+from bindery.collections import Item, Store
+from bindery.collections.tiers import Tiers
+from bindery.vectors import normalize
 from tests.cli.conftest import Run
 from tests.collections.items import DIMENSION, FIELDS, item
 
@@ -28,6 +30,22 @@ def test_a_collection_goes_out_and_comes_back_under_another_name(run: Run, tmp_p
         assert len(store.get("copy")) == 9
         assert dict(store.get("copy").definition.fields) == FIELDS
     assert run("collection", "export", "nope", "--out", tmp_path / "none").code == 1
+
+
+def test_show_tells_how_each_modality_is_searched(run: Run, tmp_path: Path) -> None:
+    rows = normalize(np.random.default_rng(0).standard_normal((300, DIMENSION)))
+    with Store(tmp_path / "data", tiers=Tiers(exact_rows=200)) as store:
+        shelf = store.create("things", space="space-a", dimension=DIMENSION, bundle="toy", fields=FIELDS)
+        shelf.upsert([Item(f"i{n}", "image", row) for n, row in enumerate(rows)])
+        shelf.upsert([item(2, modality="audio")])
+        shelf.seal()
+    done = run("collection", "show", "things")
+    assert (done.code, done.err) == (0, "")
+    first, audio, image = done.out.decode().splitlines()
+    assert first == "things: 301 items in space space-a (bundle toy), local"
+    assert audio == "  audio: 1 items, flat, 0 segments of 0 bytes, recall exact"
+    assert image.startswith("  image: 300 items, ivf_pq, 1 segments of ")
+    assert "by image" in image
 
 
 def test_rows_that_cannot_be_taken_end_in_exit_code_3_or_1(run: Run, tmp_path: Path) -> None:

@@ -66,6 +66,15 @@ def test_a_collection_is_created_once_described_and_listed(client: httpx.Client,
     assert [one["name"] for one in client.get("/v1/collections").json()["collections"]] == ["shelf"]
 
 
+def test_each_modality_tells_its_tier_and_a_search_its_plan(client: httpx.Client, filled: str) -> None:
+    partitions = client.get(filled).json()["partitions"]
+    assert set(partitions) == {*GOOD, "text"}
+    assert all((one["tier"], one["segments"], one["recall"]) == ("flat", 0, {}) for one in partitions.values())
+    answer = client.post(f"{filled}/search", json={"text": "rain", "exact": True}).json()
+    assert answer["plan"]["exact"] is True
+    assert {line["plan"] for line in answer["plan"]["modalities"].values()} == {"exact"}
+
+
 def test_a_collection_needs_no_body(client: httpx.Client) -> None:
     assert client.put("/v1/collections/bare").status_code == 201
     assert client.delete("/v1/collections/bare").status_code == 204
