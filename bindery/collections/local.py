@@ -116,6 +116,7 @@ class LocalCollection:
 
     def _tend(self, stop: Callable[[], bool], *, wait: bool) -> None:
         self._written = 0
+        self._vectors.verify(self._database)
         try:
             self._sealer.run(self._vectors.damaged, stop, wait)
         finally:
@@ -190,7 +191,7 @@ class LocalCollection:
             versions = self._versions(db)
             self._vectors.catch_up(db, versions.generation)
             allowed = None if condition is None else self._filters.allowed(db, condition, versions)
-            excluded = np.array(catalog.keys_of_ids(db, self.id, query.exclude_ids), dtype=np.int64)
+            excluded = np.array(catalog.keys_of_ids(db, self.id, query.exclude_ids) if query.exclude_ids else [], dtype=np.int64)
             scope, asked = Scope(allowed, excluded), query.query_modality or ""
             wanted = query.offset + query.top_k
             fetch = wanted if query.group_by is None else _GROUP_OVERFETCH * wanted

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,12 +46,19 @@ class Partition:
         self._stand_ins: list[tuple[SegmentRow, FlatIndex]] = []  # for damaged segments
 
     @classmethod
-    def load(cls, db: sqlite3.Connection, collection_id: int, modality: str, dimension: int, tiers: Tiers, folder: Path) -> Partition:
-        """What ``db`` sees, from segments as far as they go and from the catalog beyond. Deletions are the caller's to apply."""
+    def load(
+        cls, db: sqlite3.Connection, collection_id: int, modality: str, dimension: int, tiers: Tiers, folder: Path, distrusted: Set[int]
+    ) -> Partition:
+        """What ``db`` sees, from segments as far as they go and from the catalog beyond; deletions are the caller's to apply.
+
+        ``distrusted``: segments that are not to be used.
+        """
         partition = cls(dimension, tiers)
         rows = registry.segments(db, collection_id, modality)
         for row in rows:
             try:
+                if row.id in distrusted:
+                    raise SegmentDamaged(f"segment {row.folder} was found damaged")
                 partition._segments.append(Segment(folder / row.folder, row, dimension))
             except SegmentDamaged as error:
                 log.warning("a segment is served from the catalog until it is built again: %s", error)

@@ -7,7 +7,7 @@ every depth. The least work whose recall@10 reaches the target, by its lower bou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,28 +27,48 @@ _NEIGHBOURS = 100
 _NS_OF_A_CODE, _NS_OF_A_ROW = 5.0, 350.0  # measured for 768 components; only their ratio matters
 _Z = 1.645  # one-sided, 95 %
 
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a probe is to find: a recall, looking for one modality with another, comparing at most ``deepest`` rows for 10 hits."""
+
+    modality: str
+    query_modality: str
+    target: float
+    deepest: int
+
+
 Ranks = NDArray[np.int64]  # (queries, neighbours): in how deep a ranking the neighbour is found
 
 
 def probe(
-    segments: Sequence[Segment], queries: Vectors, own: Keys | None, target: float, deepest: int, modality: str, query_modality: str
+    segments: Sequence[Segment],
+    queries: Vectors,
+    own: Keys | None,
+    wanted: Wanted,
+    stop: Callable[[], bool],
 ) -> Probed:
-    """Measure. queries: ``(m, d)``; ``own``: the key of each, when it is stored here and so its own best neighbour."""
+    """Measure. queries: ``(m, d)``; ``own``: the key of each, when it is stored here and so its own best neighbour.
+
+    Raises `InterruptedError` when ``stop()`` says so.
+    """
+    target, deepest = wanted.target, wanted.deepest
     rows = sum(len(segment) for segment in segments)
-    truth = _truth(segments, queries, own)
+    truth = _truth(segments, queries, own, stop)
     best: tuple[float, Probed] | None = None
     for share in SHARES:
-        ranks = _ranks(segments, queries, truth, share, deepest)
+        ranks = _ranks(segments, queries, truth, share, deepest, stop)
         depth = _enough(ranks[:, :10], target, 10, deepest)
         if depth is None:
             break  # fewer lists find less
-        depth_100 = _enough(ranks, target, 100, deepest) or deepest
+        depth_100 = _enough(ranks, target, 100, deepest) or 4 * deepest  # beyond what was looked at
         recall, bound = (round(value, 4) for value in _recall(ranks[:, :10], depth))
         cost = share * rows * _NS_OF_A_CODE + len(segments) * depth * _NS_OF_A_ROW
         if best is None or cost < best[0]:
-            best = cost, Probed(modality, query_modality, target, share, depth, max(depth, depth_100), recall, bound, len(queries), rows)
+            found = (target, share, depth, max(depth, depth_100), recall, bound, len(queries), rows)
+            best = cost, Probed(wanted.modality, wanted.query_modality, *found)
     if best is None:
-        return Probed(modality, query_modality, target, 1.0, 0, 0, 1.0, 1.0, len(queries), rows)
+        return Probed(wanted.modality, wanted.query_modality, target, 1.0, 0, 0, 1.0, 1.0, len(queries), rows)
     return best[1]
 
 
@@ -60,13 +80,14 @@ class _Truth:
     places: NDArray[np.int64]  # (m, k)
 
 
-def _truth(segments: Sequence[Segment], queries: Vectors, own: Keys | None) -> _Truth:
+def _truth(segments: Sequence[Segment], queries: Vectors, own: Keys | None, stop: Callable[[], bool]) -> _Truth:
     count = len(queries)
     scores = np.full((count, _NEIGHBOURS), -np.inf, dtype=np.float32)
     owners = np.zeros((count, _NEIGHBOURS), dtype=np.int64)
     places = np.zeros((count, _NEIGHBOURS), dtype=np.int64)
     for number, segment in enumerate(segments):
         for start, rows, alive in segment.blocks():
+            _may_go_on(stop)
             found = queries @ rows.T
             found[:, ~alive] = -np.inf
             if own is not None:
@@ -82,11 +103,12 @@ def _truth(segments: Sequence[Segment], queries: Vectors, own: Keys | None) -> _
     return _Truth(np.take_along_axis(owners, order, axis=1), np.take_along_axis(places, order, axis=1))
 
 
-def _ranks(segments: Sequence[Segment], queries: Vectors, truth: _Truth, share: float, deepest: int) -> Ranks:
+def _ranks(segments: Sequence[Segment], queries: Vectors, truth: _Truth, share: float, deepest: int, stop: Callable[[], bool]) -> Ranks:
     ranks = np.full(truth.places.shape, deepest, dtype=np.int64)
     for number, segment in enumerate(segments):
         rank_of = np.full(segment.rows, deepest, dtype=np.int64)
         for query, vector in enumerate(queries):
+            _may_go_on(stop)
             ranked = segment.by_code(vector, min(deepest, segment.rows), share)
             rank_of[ranked] = np.arange(len(ranked))
             mine = truth.segments[query] == number
@@ -110,3 +132,8 @@ def _recall(ranks: Ranks, depth: int) -> tuple[float, float]:
     found = (ranks < depth).mean(axis=1)
     mean = float(found.mean())
     return mean, mean - _Z * float(found.std()) / float(np.sqrt(len(found)))
+
+
+def _may_go_on(stop: Callable[[], bool]) -> None:
+    if stop():
+        raise InterruptedError("the probe was told to stop")

@@ -6,6 +6,7 @@ loaded from segments and the catalog on first use.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,10 +22,13 @@ from bindery.collections.partition import Partition, Scope
 from bindery.collections.records import decode_codes
 from bindery.collections.registry import Probed, SegmentRow
 from bindery.collections.segment import Segment
+from bindery.collections.segment_files import SegmentDamaged
 from bindery.collections.sharing import SharedLock
 from bindery.collections.tiers import Tiers
 from bindery.collections.tuning import is_fresh
 from bindery.vectors import Vectors
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,8 @@ class ResidentVectors:
         self._partitions: dict[str, Partition] = {}
         self._generation = -1  # nothing loaded
         self._layout = -1
+        self._distrusted: set[int] = set()  # segments that were found damaged after they were loaded
+        self._looked_at: tuple[int, int, int] | None = None
         self._probes: dict[tuple[str, str], Probed] = {}
 
     @property
@@ -68,13 +74,20 @@ class ResidentVectors:
             return [row for partition in self._partitions.values() for row in partition.damaged]
 
     def wants_care(self, layout: int) -> bool:
-        """Whether there is something to seal or to build again, or another process has done so (``layout``: as the catalog has it)."""
+        """Whether there is something to seal or to build again, or another process has done so (``layout``: as the catalog has it).
+
+        Looked at once for each state of the collection; what could not be done then is tried again after the next write.
+        """
+        state = (self._generation, layout, self._layout)
+        if state == self._looked_at:
+            return False
+        self._looked_at = state
         with self._lock.shared():
             return (self._generation >= 0 and layout != self._layout) or any(
                 not self._is_tuned(name, partition)
                 or partition.growing_rows >= self._tiers.exact_rows
                 or bool(partition.damaged)
-                or any(segment.dead_share > self._tiers.dead_share for segment in partition.segments)
+                or any(segment.dead_share > self._tiers.dead_share or not segment.verified for segment in partition.segments)
                 for name, partition in self._partitions.items()
             )
 
@@ -96,8 +109,21 @@ class ResidentVectors:
                 self._follow(db, self._partitions, self._generation)
             self._generation = generation
 
-    def reload(self, database: Database) -> None:
-        """Take up the segments as they are registered now, while searches go on; nothing when nothing was loaded yet."""
+    def verify(self, database: Database) -> None:
+        """Check what was too large to be checked when it was loaded, and stop using what is damaged."""
+        for segment in [segment for segments in self.segments.values() for segment in segments if not segment.verified]:
+            try:
+                segment.verify()
+            except SegmentDamaged as error:
+                log.warning("a segment was damaged: %s", error)
+                self._distrusted.add(segment.row.id)
+                self.reload(database, anyway=True)
+
+    def reload(self, database: Database, *, anyway: bool = False) -> None:
+        """Take up the segments as they are registered now, while searches go on; nothing when nothing was loaded yet.
+
+        ``anyway``: also when they are the same.
+        """
         if self._generation < 0:
             return
         with database.reading() as db:
@@ -105,7 +131,7 @@ class ResidentVectors:
             if found is None:
                 return
             self._take_probes(db)
-            if found.layout == self._layout:
+            if found.layout == self._layout and not anyway:
                 return
             partitions, layout = self._load(db)
         with self._lock.alone(), database.reading() as db:
@@ -147,7 +173,7 @@ class ResidentVectors:
     def _load(self, db: sqlite3.Connection) -> tuple[dict[str, Partition], int]:
         found = registry.versions(db, self._collection_id)
         partitions = {
-            name: Partition.load(db, self._collection_id, name, self._dimension, self._tiers, self._folder)
+            name: Partition.load(db, self._collection_id, name, self._dimension, self._tiers, self._folder, self._distrusted)
             for name in registry.modalities(db, self._collection_id)
         }
         oldest = registry.oldest_built_at(db, self._collection_id)

@@ -21,6 +21,7 @@ from bindery.collections.segment_files import CODES, KEYS, VECTORS, SegmentDamag
 from bindery.vectors import Vectors
 
 _BLOCK_ROWS = 8192
+_CHECKED_AT_ONCE = 256 * 1024 * 1024
 _COMPARED_IN_ORDER = 160
 """One row in so many: then passing over the others costs less than jumping to each."""
 
@@ -34,12 +35,17 @@ class Effort:
 
 
 class Segment:
-    """Raises `SegmentDamaged` when a file is missing or not as it was written."""
+    """Raises `SegmentDamaged` when a file is missing or not as it was written.
+
+    Vectors of more than `_CHECKED_AT_ONCE` bytes are checked later (`verify`), so that a search need not wait until all were read.
+    """
 
     def __init__(self, folder: Path, row: SegmentRow, dimension: int) -> None:
         self.row = row
+        self._folder = folder
+        self.verified = row.files.get(VECTORS, (0, ""))[0] <= _CHECKED_AT_ONCE
         self._keys: Keys = np.fromfile(segment_files.check(folder, row.files, KEYS), dtype="<i8")
-        self._vectors = np.memmap(segment_files.check(folder, row.files, VECTORS), dtype=np.uint8, mode="r")
+        self._vectors = np.memmap(segment_files.check(folder, row.files, VECTORS, whole=self.verified), dtype=np.uint8, mode="r")
         path = segment_files.check(folder, row.files, CODES)
         try:
             self._codes = faiss.read_index(str(path))
@@ -76,6 +82,11 @@ class Segment:
     @property
     def disk_bytes(self) -> int:
         return sum(size for size, _ in self.row.files.values())
+
+    def verify(self) -> None:
+        """Read the vectors and compare their checksum. Raises `SegmentDamaged`."""
+        segment_files.check(self._folder, self.row.files, VECTORS)
+        self.verified = True
 
     def remove(self, keys: Keys) -> None:
         """Take rows out; keys that are not here are no error."""

@@ -16,7 +16,7 @@ import numpy as np
 from bindery.collections import planner, registry
 from bindery.collections.database import Database
 from bindery.collections.flat import Keys
-from bindery.collections.probe import FEWEST, QUERIES, probe
+from bindery.collections.probe import FEWEST, QUERIES, Wanted, probe
 from bindery.collections.records import decode_vector
 from bindery.collections.registry import Probed, Span
 from bindery.collections.segment import Segment
@@ -26,7 +26,7 @@ from bindery.vectors import Vectors
 log = logging.getLogger(__name__)
 
 _CHANGED = 0.2
-_DEEPEST = 4  # times the depth that searches without a probe take
+_DEEPEST = 2  # times the depth that searches without a probe take
 _SEED = 8
 
 
@@ -83,11 +83,9 @@ class Tuner:
                 queries, keys = self._queries(asked)
                 if len(queries) < FEWEST:
                     continue
-                if stop():
-                    raise InterruptedError("the probe was told to stop")
                 deepest = min(rows, _DEEPEST * planner.safe_depth(rows, 10))
                 own = keys if asked == modality else None
-                found = probe(own_segments, queries, own, self._tiers.recall_target, deepest, modality, asked)
+                found = probe(own_segments, queries, own, Wanted(modality, asked, self._tiers.recall_target, deepest), stop)
                 with self._database.writing() as db:
                     registry.put_probe(db, self._collection_id, found)
                 log.info("%s by %s: recall %.4f comparing %d", modality, asked or "any", found.recall, found.depth)

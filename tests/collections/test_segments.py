@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bindery.collections import Item, Query, Store, segment_files
+from bindery.collections import Item, Query, Store, segment, segment_files
 from bindery.collections.local import LocalCollection
 from bindery.collections.tiers import Tiers
 from bindery.errors import StorageFull
@@ -188,3 +188,18 @@ def test_a_segment_of_which_deletions_leave_a_handful_is_built_anew(opened: Open
     kept = {id: vector for id, vector in truth.items() if int(id[1:]) >= 1195}
     assert _check(collection, kept)["rows"] == 5
     assert _check(opened(), kept)["rows"] == 5
+
+
+def test_large_vectors_are_checked_in_the_background(tmp_path: Path, opened: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
+    collection = opened()
+    truth = _fill(collection, 0, 1500)
+    collection.seal()
+    (path,) = (tmp_path / "segments").glob(f"*/*/{segment_files.VECTORS}")
+    _flip(path)
+    monkeypatch.setattr(segment, "_CHECKED_AT_ONCE", 0)
+    again = opened()
+    assert again.search(Query(_rows(99, 1)[0])).plan["modalities"]["image"]["index"] == "ivf_pq"
+    again.seal()
+    _check(again, truth)
+    (renewed,) = (tmp_path / "segments").glob(f"*/*/{segment_files.VECTORS}")
+    assert renewed != path
