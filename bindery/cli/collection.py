@@ -79,6 +79,7 @@ def import_(
     with open_store(settings, make=create) as store:
         target = _made(store, name, folder) if create else store.get(name)
         done = import_collection(target, folder, assume_space=assume_space, complain=told)
+        target.seal()  # in this process nothing comes after, in whose background it could be done
     rescaled = f"; {done.rescaled} were not of length 1" if done.rescaled else ""
     typer.echo(f"{done.read} read = {done.stored} stored + {done.superseded} superseded + {done.failed} failed{rescaled}")
     raise typer.Exit(exit_code(done.read, done.failed))

@@ -77,6 +77,8 @@ def index(
         try:
             job = _job(ledger, spec)
             report = _run(job, ledger, store, settings)
+            if collection in store:
+                store.get(collection).seal()  # in this process nothing comes after, in whose background it could be done
         finally:
             ledger.close()
     typer.echo(str(report))

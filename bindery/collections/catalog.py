@@ -92,6 +92,13 @@ def list_collections(db: sqlite3.Connection) -> list[Definition]:
     return [_definition(row) for row in rows]
 
 
+def collection_ids(db: sqlite3.Connection) -> tuple[set[int], int]:
+    """Of the collections that there are, and the highest that was ever given."""
+    ids = {row[0] for row in db.execute("SELECT id FROM collections")}
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'collections'").fetchone()
+    return ids, 0 if row is None else int(row[0])
+
+
 def delete_collection(db: sqlite3.Connection, collection_id: int) -> None:
     # Dependent rows first: one pass over each table is faster than a cascade from every item.
     for table in ("probes", "segments", "field_values", "vectors", "items", "deletions"):

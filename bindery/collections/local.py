@@ -105,9 +105,7 @@ class LocalCollection:
         return len(keys)
 
     def seal(self) -> None:
-        """Bring the index into its best form now: what the background does in its own time. Raises `StorageFull`."""
-        with self._database.reading() as db:
-            self._vectors.catch_up(db, self._generation(db))
+        self._load_segments()  # else nobody knows which are damaged
         self._tend(lambda: False, wait=True)
 
     def tend(self, stop: Callable[[], bool]) -> None:
@@ -121,8 +119,16 @@ class LocalCollection:
             self._sealer.run(self._vectors.damaged, stop, wait)
         finally:
             self._vectors.reload(self._database)
+        if wait:
+            self._load_segments()
         self._tuner.run(self._vectors.segments, stop)
         self._vectors.reload(self._database)
+
+    def _load_segments(self) -> None:
+        """Have the vectors ready for searches, when there are segments."""
+        with self._database.reading() as db:
+            if registry.segments(db, self.id):
+                self._vectors.catch_up(db, self._generation(db))
 
     def page(self, limit: int = 100, cursor: str | None = None, filter: Mapping[str, Any] | None = None) -> Page:
         check_page(limit, self._limits)

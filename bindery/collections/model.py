@@ -199,6 +199,12 @@ class Collection(Protocol):
     def content_hashes(self, ids: Iterable[str]) -> dict[str, str | None]:
         """The stored content hash of each id that exists; of a medium stored as clips, theirs (None when they differ)."""
 
+    def seal(self) -> None:
+        """Bring the index into its best form now, and measure its recall: what otherwise happens in the background, in its own time.
+
+        Nothing where the store has its own ways. Raises `StorageFull`.
+        """
+
     def search(self, query: Query) -> SearchResult:
         """Raises `DimensionMismatch`, `InvalidParameter`, `InvalidFilter`."""
 

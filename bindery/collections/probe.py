@@ -22,7 +22,7 @@ QUERIES = 100
 FEWEST = 30
 """Fewer queries than this say too little."""
 
-SHARES = (1.0, 0.5, 0.25)
+SHARES = (1.0, 0.5, 0.25, 0.125)
 _NEIGHBOURS = 100
 _NS_OF_A_CODE, _NS_OF_A_ROW = 5.0, 350.0  # measured for 768 components; only their ratio matters
 _Z = 1.645  # one-sided, 95 %
@@ -62,6 +62,7 @@ def probe(
         if depth is None:
             break  # fewer lists find less
         depth_100 = _enough(ranks, target, 100, deepest) or 4 * deepest  # beyond what was looked at
+        deepest = min(deepest, max(4 * depth, depth_100))  # who needs more with fewer lists gains nothing by them
         recall, bound = (round(value, 4) for value in _recall(ranks[:, :10], depth))
         cost = share * rows * _NS_OF_A_CODE + len(segments) * depth * _NS_OF_A_ROW
         if best is None or cost < best[0]:

@@ -44,6 +44,7 @@ class Store:
         self._database = Database(self.data_dir / CATALOG)
         self._snapshots = self.data_dir / "snapshots"
         self._segments = Segments(self.data_dir / "segments", tiers or Tiers(), Background())
+        self._sweep()
         self._open: dict[str, LocalCollection] = {}
         self._guard = threading.Lock()
 
@@ -201,6 +202,14 @@ class Store:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def _sweep(self) -> None:
+        """Remove the segments of collections that are gone: whoever deleted them may have died before he came to that."""
+        with self._database.reading() as db:
+            ids, highest = catalog.collection_ids(db)
+        for folder in self._segments.folder.glob("*"):
+            if folder.name.isdecimal() and int(folder.name) <= highest and int(folder.name) not in ids:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _opened(self, collection_id: int, definition: Definition) -> LocalCollection:
         with self._guard:

@@ -177,6 +177,11 @@ def test_deleting_a_collection_removes_its_segments(tmp_path: Path) -> None:
         assert list((tmp_path / "segments").iterdir())
         store.delete("things")
         assert not list((tmp_path / "segments").iterdir())
+        orphan = tmp_path / "segments" / str(collection.id)
+        orphan.mkdir()
+    (tmp_path / "segments" / "999").mkdir()  # of a collection that another process makes just now
+    with Store(tmp_path):
+        assert [path.name for path in (tmp_path / "segments").iterdir()] == ["999"]
 
 
 def test_a_segment_of_which_deletions_leave_a_handful_is_built_anew(opened: Opening) -> None:

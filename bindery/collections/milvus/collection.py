@@ -147,6 +147,9 @@ class MilvusCollection:
         with self._there():
             return self._milvus.count(self.place)
 
+    def seal(self) -> None:
+        """Milvus seals and merges by itself."""
+
     def search(self, query: Query) -> SearchResult:
         started = time.perf_counter()
         vector = check_vector(query.vector, self.definition)
