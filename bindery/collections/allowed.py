@@ -32,13 +32,14 @@ class AllowedRows:
         self._bits = bits
         self.count = int(np.count_nonzero(bits))
         self._keys: Keys | None = None
+        self._fixed: dict[int, Mask] = {}
 
     def __len__(self) -> int:
         return self.count
 
     @property
     def nbytes(self) -> int:
-        return self._bits.nbytes
+        return self._bits.nbytes + sum(mask.nbytes for mask in list(self._fixed.values()))
 
     @property
     def keys(self) -> Keys:
@@ -49,6 +50,13 @@ class AllowedRows:
 
     def is_small_beside(self, rows: int) -> bool:
         return self.count * _FEW < rows
+
+    def of_fixed(self, number: int, keys: Keys) -> Mask:
+        """As `of`, remembered for keys that never change and have a number of their own."""
+        found = self._fixed.get(number)
+        if found is None:
+            found = self._fixed[number] = self.of(keys)
+        return found
 
     def of(self, keys: Keys) -> Mask:
         """Which of ``keys`` (in any order) are allowed."""

@@ -137,8 +137,12 @@ class Partition:
     def _mask(index: Segment | FlatIndex, scope: Scope) -> Mask | None:
         mask = None
         if scope.allowed is not None:
-            few = scope.allowed.is_small_beside(len(index))
-            mask = index.mask(scope.allowed.keys) if few else scope.allowed.of(index.keys)
+            if scope.allowed.is_small_beside(len(index)):
+                mask = index.mask(scope.allowed.keys)
+            elif isinstance(index, Segment):
+                mask = scope.allowed.of_fixed(index.row.id, index.keys)
+            else:
+                mask = scope.allowed.of(index.keys)
         if not len(scope.excluded):
             return mask
         out = index.mask(scope.excluded)

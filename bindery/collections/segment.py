@@ -21,6 +21,7 @@ from bindery.collections.segment_files import CODES, KEYS, VECTORS, SegmentDamag
 from bindery.vectors import Vectors
 
 _BLOCK_ROWS = 8192
+_KEPT_PARAMETERS = 64
 _CHECKED_AT_ONCE = 256 * 1024 * 1024
 _COMPARED_IN_ORDER = 160
 """One row in so many: then passing over the others costs less than jumping to each."""
@@ -61,6 +62,7 @@ class Segment:
         self._refined = faiss.IndexRefine(self._codes, self._exact)
         self._alive: Mask = np.ones(len(self._keys), dtype=np.bool_)
         self._dead = 0
+        self._parameters: dict[tuple[float, float], faiss.SearchParameters] = {}  # making them takes longer than a small scan
 
     def __len__(self) -> int:
         return len(self._keys) - self._dead
@@ -123,9 +125,7 @@ class Segment:
             return scores, keys, len(places) < depth or not len(ranks) or bool(ranks[-1] * 2 < depth)
         chosen = self._chosen(None)
         selection = None if chosen is None else Selection(chosen)
-        parameters = faiss.IndexRefineSearchParameters(  # type: ignore[call-arg]  # the wheel's stubs know no fields
-            k_factor=depth / top_k, base_index_params=self._scanning(effort.share, selection)
-        )
+        parameters = self._comparing(depth / top_k, effort.share, selection)
         found, places = self._refined.search(query[None, :], top_k, params=parameters)
         ranked = self._keys[places[0][places[0] >= 0]]
         order = np.lexsort((ranked, -found[0][: len(ranked)]))
@@ -138,6 +138,17 @@ class Segment:
         selection = None if chosen is None else Selection(chosen)
         places = self._codes.search(query[None, :], depth, params=self._scanning(share, selection))[1][0]
         return np.asarray(places[places >= 0])
+
+    def _comparing(self, factor: float, share: float, selection: Selection | None) -> faiss.SearchParameters:
+        known = self._parameters.get((factor, share)) if selection is None else None
+        if known is not None:
+            return known
+        made = faiss.IndexRefineSearchParameters(  # type: ignore[call-arg]  # the wheel's stubs know no fields
+            k_factor=factor, base_index_params=self._scanning(share, selection)
+        )
+        if selection is None and len(self._parameters) < _KEPT_PARAMETERS:
+            self._parameters[factor, share] = made
+        return made
 
     def _scanning(self, share: float, selection: Selection | None) -> faiss.SearchParameters:
         lists = max(1, round(share * self.lists))
@@ -159,4 +170,4 @@ class Segment:
     def _chosen(self, allowed: Mask | None) -> Mask | None:
         if allowed is None:
             return self._alive if self._dead else None
-        return self._alive & allowed
+        return self._alive & allowed if self._dead else allowed
