@@ -32,6 +32,10 @@ class Places:
     cache: Path | None = None
     """Keeps the features of frozen trunks from run to run; None: they are computed again."""
 
+    def lesson(self, name: str) -> Path:
+        """The file of a teacher: in the media directory, else in that of the towers."""
+        return self.media / name if (self.media / name).exists() else self.towers / name
+
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
@@ -62,19 +66,20 @@ def assemble(recipe: Recipe, places: Places, *, device: str, ranks: Ranks = ALON
     else:
         aside = read_items(recipe, places.media, recipe.data.validation)
     decoder = Decoder(training, recipe.spec, keep=recipe.data.keep)
-    objective = _objective(recipe, tower.dimension, training, places.media, text).to(device)
+    objective = _objective(recipe, tower.dimension, training, places, text).to(device)
     return Assembly(text, tower, trained, decoder, aside, objective)
 
 
-def _objective(recipe: Recipe, dimension: int, items: Sequence[Item], media: Path, text: FrozenText) -> Objective:
+def _objective(recipe: Recipe, dimension: int, items: Sequence[Item], places: Places, text: FrozenText) -> Objective:
     """The recipe's losses with their teachers. Raises `RecipeError`, naming the file of a teacher that cannot be used."""
     distilling = [term for term in recipe.losses if isinstance(term, DistillTerm)]
     try:
         teachers = [
-            load_teacher(media / term.teacher, items, ids=media / term.ids if term.ids else None, key=term.key) for term in distilling
+            load_teacher(places.lesson(term.teacher), items, ids=places.lesson(term.ids) if term.ids else None, key=term.key)
+            for term in distilling
         ]
         files = {term.texts for term in distilling if term.texts is not None}
-        texts = {name: text.vectors((media / name).read_text(encoding="utf-8").splitlines()) for name in sorted(files)}
+        texts = {name: text.vectors(places.lesson(name).read_text(encoding="utf-8").splitlines()) for name in sorted(files)}
         return Objective(recipe.losses, teachers, dimension=dimension, temperature=recipe.loss.temperature, texts=texts)
     except (OSError, ValueError) as error:  # `TeacherError` too
         raise RecipeError(f"{recipe.name}: {error}") from error

@@ -25,11 +25,13 @@ _CHUNK = 8
 
 
 class HeadedTower(Protocol):
-    """A tower in two parts: ``unit(head(features(inputs)))`` is its vector."""
+    """A tower in two parts: ``unit(vector(features(inputs)))`` is its vector; of what is behind the features only ``head`` is trained."""
 
     head: nn.Module
 
     def features(self, pixel_values: Tensor) -> Tensor: ...
+
+    def vector(self, features: Tensor) -> Tensor: ...
 
     def state_dict(self) -> dict[str, Tensor]: ...
 

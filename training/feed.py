@@ -30,7 +30,7 @@ def read_items(recipe: Recipe, media: Path, split: str) -> list[Item]:
     else:
         everything = read_manifest(path, split=split)
     ours = [item for item in everything if data.modality in (None, item.modality) and item.weight > 0]
-    items = without_licences(ours, data.skip_licences)
+    items = [item for item in without_licences(ours, data.skip_licences) if item.label not in data.skip_labels]
     if not items:
         which = f" and modality {data.modality!r}" if data.modality else ""
         raise RecipeError(f"{path} has no item of split {split!r}{which} with a licence that may be used")
@@ -65,10 +65,10 @@ class HeadAlone(nn.Module):
 
     def __init__(self, tower: HeadedTower) -> None:
         super().__init__()
-        self.head = tower.head
+        self.tower = tower
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        return unit(self.head(inputs[FEATURES]))
+        return unit(self.tower.vector(inputs[FEATURES]))
 
 
 def build_feed(

@@ -30,7 +30,9 @@ class DistillTerm(BaseModel):
 
     kind: Literal["distill"]
     weight: float = Field(1.0, gt=0, description="how often it counts in the sum")
-    teacher: str = Field(description=".npz with `ids` and `vectors`, or .npy beside a file of ids; relative to the media directory")
+    teacher: str = Field(
+        description=".npz with `ids` and `vectors`, or .npy beside a file of ids; relative to the media directory, or to that of the towers"
+    )
     ids: str | None = Field(None, description="for .npy: one id a line; left out: NAME.ids.txt")
     key: Key = Field("id", description="the manifest's column that the ids are found in")
     how: Literal["cosine", "relational", "kl", "scores"] = Field(

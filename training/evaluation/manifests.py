@@ -25,6 +25,8 @@ class Manifests(BaseModel):
     manifests: dict[str, str]
     split: str | None = "val"
     source: str | None = None
+    labels: tuple[str, ...] = ()
+    """Only items of these labels; none: of all."""
 
 
 def manifest_samples(data: Path, where: Mapping[str, Any]) -> Iterator[Sample]:
@@ -32,7 +34,8 @@ def manifest_samples(data: Path, where: Mapping[str, Any]) -> Iterator[Sample]:
     wanted, files = Manifests.model_validate(where), Files()
 
     def items(manifest: str) -> list[Item]:
-        return [item for item in read_manifest(data / manifest, split=wanted.split) if wanted.source in (None, item.source)]
+        found = [item for item in read_manifest(data / manifest, split=wanted.split) if wanted.source in (None, item.source)]
+        return [item for item in found if not wanted.labels or item.label in wanted.labels]
 
     (first, manifest), *others = wanted.manifests.items()
     rest = {modality: {item.pair_id: item for item in items(other) if item.pair_id} for modality, other in others}

@@ -16,7 +16,8 @@ from training.cli import console, run_recipe
 from training.data.batches import captions_of
 from training.data.manifest import read_manifest
 from training.recipe import read_recipe
-from training.starter.weights import import_lite0, import_minilm
+from training.starter.weights import import_lite0, import_minilm, import_tagger
+from training.teach import command as teach
 
 RECIPES = Path(__file__).parent.parent / "recipes" / "starter"
 MODALITIES = ("image", "audio", "depth", "thermal", "video")
@@ -33,7 +34,11 @@ def command(
     towers = work / "towers"
     import_minilm(towers / "text")
     import_lite0(towers / "imagenet")
+    import_tagger(towers / "tagger", towers / "imagenet", towers / "text", media / "teachers" / "imagenet_labels.txt")
     write_captions(media, work / "captions.txt")
+    lesson = towers / "tagger" / "image.npz"  # what the classifier sees in each picture: the image recipe's second teacher
+    if not lesson.is_file():
+        teach(bundle=str(towers), modality="tagger", manifest=media / "image" / "manifest.csv", out=lesson, key="id", device="cpu")
     for modality in only or MODALITIES:
         run_recipe(RECIPES / f"{modality}.toml", Places(media, towers, towers / modality, work / "features"))
     console.print(f"tower packages in {towers}")

@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from pathlib import Path
 from string import Template
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -47,13 +47,14 @@ def credit_lines(used: dict[str, list[Item]]) -> str:
     return "\n".join(f"- **{source}**: {'; '.join(sorted(names, key=str.lower))}" for source, names in sorted(makers.items()))
 
 
-def model_card(words: str, media: Path, results: dict[str, object]) -> str:
+def model_card(words: str, media: Path, results: dict[str, Any]) -> str:
     used = used_items(media)
     return Template(words).substitute(
         accuracy=as_markdown(results, ("top-1", "top-5")),
         retrieval=as_markdown(
             results, ("caption → item, R@1", "caption → item, R@10", "item → caption, R@10", "image → depth, R@1", "image → depth, R@10")
         ),
+        left_out=", ".join(results.get("left_out_labels", ())),
         data=data_table(used),
         credits=credit_lines(used),
     )

