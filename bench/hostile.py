@@ -30,9 +30,7 @@ RESULT = ROOT / "bench/results/hostile.json"
 
 
 def main() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     with tempfile.TemporaryDirectory() as data:
         command = [sys.executable, "-m", "bindery.cli.main", "serve", "--port", address.rpartition(":")[2], "--data-dir", data]
         server = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
@@ -144,6 +142,12 @@ def parent_of(status: str) -> int:
 def processor() -> str:
     models = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return models[0] if models else platform.processor()
+
+
+def free_address() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
 def wait_until_ready(client: httpx.Client) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bindery.bundle import Precision
@@ -17,7 +17,7 @@ class Settings(BaseSettings):
     """Everything an operator can change. An unknown field given in code is an error; nested: `BINDERY_LIMITS__PIXELS`."""
 
     model_config = SettingsConfigDict(
-        env_prefix="BINDERY_", env_nested_delimiter="__", frozen=True, extra="forbid", hide_input_in_errors=True
+        env_prefix="BINDERY_", env_nested_delimiter="__", frozen=True, extra="forbid", hide_input_in_errors=True, populate_by_name=True
     )
 
     bundle: str = Field("starter", description="name or directory of the bundle to serve; several with commas, the first is the default")
@@ -63,6 +63,11 @@ class Settings(BaseSettings):
     job_roots: tuple[str, ...] = Field((), description="folders and s3:// prefixes that `POST /v1/jobs` may index; without any, none")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least severe lines that are logged")
     log_json: bool = Field(False, description="one JSON object a line instead of readable text")
+    otlp_endpoint: str | None = Field(
+        None,
+        validation_alias=AliasChoices("BINDERY_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        description="where traces go, OTLP over HTTP (`http://collector:4318`); OTEL_EXPORTER_OTLP_ENDPOINT says it too",
+    )
     limits: Limits = Limits()
 
     def bundle_names(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from service.openapi import describe_app
 from service.remote import Fetcher
 from service.routes import about, aliases, classify, collections, embed, health, items, jobs, models, openai, search, similarity, snapshots
 from service.state import State
+from service.tracing import Traces
 
 DESCRIPTION = """Text, image, video, audio, depth and thermal in one space: embed, classify, compare, search.
 
@@ -31,11 +32,11 @@ ROUTERS = tuple(
 )
 
 
-def create_app(settings: Settings | None = None, fetcher: Fetcher | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, fetcher: Fetcher | None = None, traces: Traces | None = None) -> FastAPI:
     """An application that starts its engine in the background when it is served. Without ``settings``: from the environment."""
     settings = settings or Settings()
     configure_logs(settings)
-    state, ring = State(settings, fetcher), KeyRing(settings)
+    state, ring = State(settings, fetcher, traces), KeyRing(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -53,6 +54,13 @@ def takes_clips(item: Item) -> bool:
 
 
 async def _embed(engine: Engine, item: Item, exchange: Exchange, room: asyncio.Semaphore) -> Outcome:
+    began = time.monotonic()
+    outcome = await _outcome(engine, item, exchange, room)
+    exchange.embedded(engine.name, item.modality, began, outcome)
+    return outcome
+
+
+async def _outcome(engine: Engine, item: Item, exchange: Exchange, room: asyncio.Semaphore) -> Outcome:
     if isinstance(item.value, BinderyError):
         return item.value
     if not isinstance(item.value, Source) or not isinstance(item.options, PartOptions):

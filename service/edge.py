@@ -36,6 +36,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         exchange = Exchange.begin(Headers(scope=scope), self._state.fetcher)
+        exchange.is_traced = self._state.traces is not None
         scope.setdefault("state", {})["exchange"] = exchange
         incoming = _Incoming(scope, receive, exchange)
         outgoing = _Outgoing(scope["method"], send, exchange, incoming)
@@ -79,6 +80,8 @@ class Edge:
         elapsed_ms = exchange.elapsed_ms()
         self._state.metrics.answered(method, route, status, elapsed_ms / 1000)
         self._state.metrics.body_bytes.inc(exchange.bytes)
+        if self._state.traces is not None and route not in QUIET:
+            self._state.traces.add(Headers(scope=scope), exchange.stretch(method, route, status, outgoing.since))
         write = log.debug if route in QUIET else log.info
         write(
             "request",
@@ -155,11 +158,12 @@ class _Outgoing:
         self._incoming = incoming
         self.method = method
         self.status = 0
+        self.since: float | None = None  # on `time.monotonic`'s clock
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._incoming.answering = True
-            self.status = message["status"]
+            self.status, self.since = message["status"], monotonic()
             headers = MutableHeaders(scope=message)
             headers["X-Request-Id"] = self._exchange.request_id
             headers["Server-Timing"] = self._exchange.server_timing()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -51,7 +52,7 @@ async def arrived(engine: Engine, items: Sequence[Item], exchange: Exchange) -> 
 async def _embed_all(engine: Engine, items: Sequence[Item], exchange: Exchange) -> list[Outcome]:
     deadline = exchange.deadline(engine.limits)
     exchange.admitted(len(items))
-    embed = partial(_embed, engine, deadline=deadline, priority=exchange.priority)
+    embed = partial(_embed, engine, exchange=exchange, deadline=deadline)
     if len(items) == 1:  # the engine itself decides, after a look into its cache
         outcomes = [await embed(items[0])]
     else:
@@ -86,7 +87,14 @@ def total_usage(outcomes: Iterable[Outcome]) -> dict[str, float]:
     return {unit: int(amount) if float(amount).is_integer() else round(amount, 3) for unit, amount in total.items()}
 
 
-async def _embed(engine: Engine, item: Item, *, deadline: float, priority: Priority, seat: Seat | None = None) -> Outcome:
+async def _embed(engine: Engine, item: Item, *, exchange: Exchange, deadline: float, seat: Seat | None = None) -> Outcome:
+    began = time.monotonic()
+    outcome = await _outcome(engine, item, deadline, exchange.priority, seat)
+    exchange.embedded(engine.name, item.modality, began, outcome)
+    return outcome
+
+
+async def _outcome(engine: Engine, item: Item, deadline: float, priority: Priority, seat: Seat | None) -> Outcome:
     if isinstance(item.value, BinderyError):
         return item.value
     try:

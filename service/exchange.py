@@ -12,10 +12,12 @@ from typing import get_args
 from fastapi import Request
 from starlette.datastructures import Headers
 
+from bindery.engine.embedded import Embedded
 from bindery.engine.lanes import Priority
-from bindery.errors import InvalidHeader, UnsupportedMedia
+from bindery.errors import BinderyError, InvalidHeader, UnsupportedMedia
 from bindery.limits import Limits
 from service.remote import Fetcher
+from service.tracing import ITEMS_SHOWN, Stretch, stages
 
 STAGES = ("admit", "decode", "queue", "infer")
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)
@@ -36,6 +38,8 @@ class Exchange:
     asked_ms: int | None = None
     """What `X-Request-Timeout-Ms` asked for, already bounded."""
     endings: list[Callable[[], None]] = field(default_factory=list)
+    is_traced: bool = False
+    items_traced: list[Stretch] = field(default_factory=list)
 
     @classmethod
     def begin(cls, headers: Headers, fetcher: Fetcher) -> Exchange:
@@ -68,6 +72,36 @@ class Exchange:
         """Items run side by side, so a stage of the request lasts as long as its slowest item."""
         for stage, milliseconds in stages_ms.items():
             self.stages_ms[stage] = max(self.stages_ms.get(stage, 0.0), milliseconds)
+
+    def embedded(self, model: str, modality: str, began: float, outcome: Embedded | BinderyError) -> None:
+        """One item has its outcome, now."""
+        if not self.is_traced or len(self.items_traced) == ITEMS_SHOWN:
+            return
+        now, about = time.monotonic(), {"bindery.model": model, "bindery.modality": modality}
+        if isinstance(outcome, BinderyError):
+            self.items_traced.append(Stretch("item", began, now, about, error=outcome.code))
+            return
+        parts = stages(now, outcome.timings_ms, outcome.batch)
+        self.items_traced.append(Stretch("item", began, now, {**about, "bindery.cached": not parts}, parts=parts))
+
+    def stretch(self, method: str, route: str, status: int, replying_since: float | None) -> Stretch:
+        """The whole of it, now that it is over, for the traces."""
+        now = time.monotonic()
+        parts = list(self.items_traced)
+        if "admit" in self.stages_ms:
+            parts.insert(0, Stretch("admit", self.started, self.started + self.stages_ms["admit"] / 1000))
+        if replying_since is not None:
+            parts.append(Stretch("reply", replying_since, now))
+        about: dict[str, str | int | bool] = {
+            "http.request.method": method,
+            "http.route": route,
+            "http.response.status_code": status,
+            "http.request.body.size": self.bytes,
+            "bindery.request_id": self.request_id,
+            "bindery.items": self.items,
+        }
+        error = str(status) if status >= 500 else None
+        return Stretch(f"{method} {route}", self.started, now, about, error, tuple(parts))
 
     def at_the_end(self, call: Callable[[], None]) -> None:
         """Call it when the request has its answer, or nobody waits for one any more."""

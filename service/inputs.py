@@ -23,6 +23,7 @@ from bindery.limits import Limits
 from bindery.media.source import Source
 from bindery.spec import Options
 from bindery.vectors import Vectors
+from service.attached import Attached
 from service.body import chunks_of
 from service.exchange import exchange_of
 from service.json_body import is_json, media_type, off_loop, read_json
@@ -99,8 +100,10 @@ def check_count(count: int, kind: str, limits: Limits, pointer: str = "/inputs")
         raise TooManyItems(f"{count} items in one request; at most {most} are taken (limit {name})", pointer=pointer)
 
 
-def media_source(value: str, name: str, limits: Limits) -> Source:
+def media_source(value: str | Attached, name: str, limits: Limits) -> Source:
     """The bytes of a base64 string or of a ``data:`` URI. Raises `InvalidParameter`, `TooManyBytes`, `UrlNotAllowed`."""
+    if isinstance(value, Attached):
+        return value.source(name, limits)
     if value[:5].lower() == "data:":
         head, comma, payload = value.partition(",")
         if not comma:
@@ -129,6 +132,10 @@ def as_text(source: Source, limits: Limits) -> str:
         raise UnsupportedMedia(f"{source.name} is not UTF-8 text; this modality takes text") from error
 
 
+def too_long(chars: int, limits: Limits) -> TooLong:
+    return TooLong(f"the text has {chars} characters; at most {limits.text_chars} are taken (limit text_chars)")
+
+
 def item_of(given: MediaInput, modality: str, kind: str, options: Options | None, limits: Limits, pointer: str) -> Item:
     """One JSON input as an item, with its error in place of its value where it has one."""
     name = given.name or pointer.rsplit("/", 1)[-1]
@@ -139,6 +146,10 @@ def item_of(given: MediaInput, modality: str, kind: str, options: Options | None
         if given.url is not None:
             return Item(name, modality, Remote(given.url, name), options, pointer)
         if given.text is not None:
+            if isinstance(given.text, Attached):
+                if kind == "text":
+                    raise too_long(given.text.chars, limits)
+                return Item(name, modality, media_source(given.text, shown, limits), options, pointer)
             if kind != "text" and given.text[:5].lower() == "data:":
                 return Item(name, modality, media_source(given.text, shown, limits), options, pointer)
             return Item(name, modality, given.text, options, pointer)

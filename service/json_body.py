@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from bindery.errors import MalformedJson, UnsupportedMedia
+from bindery.errors import MalformedJson, TooManyBytes, UnsupportedMedia
+from bindery.limits import Limits
+from service.attached import LEAST_BYTES, attach, detach
 from service.body import read_whole
+from service.exchange import exchange_of
 from service.problems import invalid_parameters
 from service.state import state_of
 
 DEPTH = 32  # the deepest document of this API is 8 deep; filters may nest
+_OF_A_LIST = 20  # what making one costs, in numbers
 OFF_LOOP_BYTES = 64 * 1024  # below, parsing is cheaper than a hand-over to a thread
 
 M = TypeVar("M", bound=BaseModel)
@@ -39,9 +46,13 @@ async def read_json(request: Request, model: type[M], empty: bytes = b"") -> M:
     content_type = media_type(request)
     if content_type and not is_json(content_type):
         raise UnsupportedMedia(f"the body is {content_type[:80]}; this address takes application/json")
-    limits = state_of(request).limits
-    body = await read_whole(request, most_bytes=limits.json_body_bytes, limit="json_body_bytes")
-    return await off_loop(len(body), parse, body or empty, model)
+    state = state_of(request)
+    body = await read_whole(request, most_bytes=state.limits.json_body_bytes, limit="json_body_bytes")
+    if len(body) < LEAST_BYTES:
+        return await off_loop(len(body), parse, body or empty, model)
+    folder = Path(tempfile.mkdtemp(dir=state.spool))
+    exchange_of(request).at_the_end(lambda: shutil.rmtree(folder, ignore_errors=True))
+    return await asyncio.to_thread(_parse_long, body, model, folder, state.limits)
 
 
 async def off_loop(size_bytes: int, work: Callable[..., T], *arguments: Any) -> T:
@@ -52,7 +63,36 @@ async def off_loop(size_bytes: int, work: Callable[..., T], *arguments: Any) -> 
 
 
 def parse(body: bytes | bytearray | str, model: type[M]) -> M:
-    document = load(body)
+    return _validated(load(body), model)
+
+
+def _parse_long(body: bytearray, model: type[M], folder: Path, limits: Limits) -> M:
+    """As `parse`, with what would keep Python's lock for long taken out of it first, or refused. Raises `TooManyBytes` too."""
+    rest, files = detach(body, folder, limits)
+    if files:
+        body.clear()
+    if len(rest) > limits.json_text_bytes:
+        raise TooManyBytes(
+            f"the body has {len(rest)} bytes besides its base64 files; at most {limits.json_text_bytes} are taken (limit json_text_bytes); "
+            "send less, or in several requests"
+        )
+    if _values(rest) > limits.json_values:
+        raise TooManyBytes(
+            f"the body has too many values, a list or object counting as {_OF_A_LIST} (limit json_values: {limits.json_values}); "
+            "send less, or in several requests"
+        )
+    return _validated(attach(load(rest), files), model)
+
+
+def _values(body: bytearray) -> int:
+    """About how many values it has, told by its punctuation, that in texts too. Counted in slices, to give others their turn."""
+    weights = {b",": 1, b"[": _OF_A_LIST, b"{": _OF_A_LIST}
+    return sum(
+        weight * body.count(mark, at, at + LEAST_BYTES) for at in range(0, len(body), LEAST_BYTES) for mark, weight in weights.items()
+    )
+
+
+def _validated(document: Any, model: type[M]) -> M:
     try:
         return model.model_validate(document)
     except ValidationError as error:

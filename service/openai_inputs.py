@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from bindery.bundle import Bundle
 from bindery.errors import BinderyError, InvalidParameter, UnknownModality, UnsupportedMedia
 from bindery.kinds import parse_options
 from bindery.limits import Limits
-from service.inputs import Item, as_text, check_count, media_source
+from service.attached import Attached
+from service.inputs import Item, as_text, check_count, media_source, too_long
 from service.remote import Remote
 
 # "data: the new oil" is a text; "data:image/png;base64,..." is a file.
 _DATA_URI = re.compile(r"data:(?P<family>[a-z]+)/[\w.+-]+(?:;[^,]*)?,", re.IGNORECASE)
 _FAMILIES = frozenset({"image", "audio", "video", "text"})
 
-Given = str | Sequence[int] | Sequence[str | Sequence[int] | Mapping[str, Any]]
+Given = str | Attached | Sequence[int] | Sequence[str | Attached | Sequence[int] | Mapping[str, Any]]
 
 
 def openai_items(given: Given, bundle: Bundle, limits: Limits) -> list[Item]:
     """One item an embedding, in order; an input that cannot be one carries its error. Raises `InvalidParameter`, `TooManyItems`."""
-    alone = isinstance(given, str) or _are_token_ids(given)
-    entries: list[Any] = [given] if alone else list(given)
+    alone = isinstance(given, str | Attached) or _are_token_ids(given)
+    entries: list[Any] = [given] if alone else list(cast(Sequence[Any], given))
     pointers = ["/input"] if alone else [f"/input/{index}" for index in range(len(entries))]
     items = [_item_or_error(entry, pointer, bundle, limits) for entry, pointer in zip(entries, pointers, strict=True)]
     is_text = all(isinstance(item.value, str | list) for item in items)
@@ -40,16 +41,18 @@ def _item_or_error(entry: Any, pointer: str, bundle: Bundle, limits: Limits) -> 
     try:
         if isinstance(entry, Mapping):
             return _part(entry, name, pointer, bundle, limits)
-        if isinstance(entry, str):
+        if isinstance(entry, str | Attached):
             return _string(entry, name, pointer, bundle, limits)
         return Item(name, bundle.text_modality(), list(entry), None, pointer)
     except BinderyError as error:
         return Item(name, "text", error, None, pointer)
 
 
-def _string(value: str, name: str, pointer: str, bundle: Bundle, limits: Limits) -> Item:
-    found = _DATA_URI.match(value)
+def _string(value: str | Attached, name: str, pointer: str, bundle: Bundle, limits: Limits) -> Item:
+    found = _DATA_URI.match(value if isinstance(value, str) else value.head.replace("\\/", "/"))
     if found is None:
+        if isinstance(value, Attached):
+            raise too_long(value.chars, limits)
         return Item(name, bundle.text_modality(), value, None, pointer)
     family = found["family"].lower()
     if family not in _FAMILIES:
@@ -70,11 +73,13 @@ def _part(part: Mapping[str, Any], name: str, pointer: str, bundle: Bundle, limi
     modality = _modality_of(wanted, bundle)
     if isinstance(payload, Mapping):
         payload = payload.get("url", payload.get("data"))
-    if not isinstance(payload, str):
+    if not isinstance(payload, str | Attached):
         raise InvalidParameter(
             f'the part of type {kind!r} has no content; write it as {{"type": "{kind}", "{kind}": ...}}', pointer=pointer
         )
     if bundle.modality(modality).kind == "text":
+        if isinstance(payload, Attached):
+            raise too_long(payload.chars, limits)
         return Item(name, modality, payload, None, pointer)
     options = part.get("options")
     if options is not None and not isinstance(options, Mapping):
@@ -83,10 +88,16 @@ def _part(part: Mapping[str, Any], name: str, pointer: str, bundle: Bundle, limi
 
 
 def _media(
-    value: str, modality: str, name: str, pointer: str, bundle: Bundle, limits: Limits, options: Mapping[str, Any] | None = None
+    value: str | Attached,
+    modality: str,
+    name: str,
+    pointer: str,
+    bundle: Bundle,
+    limits: Limits,
+    options: Mapping[str, Any] | None = None,
 ) -> Item:
     kind = bundle.modality(modality).kind
-    if re.match(r"[a-z][a-z0-9+.-]*://", value, re.IGNORECASE):
+    if isinstance(value, str) and re.match(r"[a-z][a-z0-9+.-]*://", value, re.IGNORECASE):
         return Item(name, modality, Remote(value, name), None if kind == "text" else parse_options(kind, options or {}), pointer)
     source = media_source(value, pointer.lstrip("/"), limits)
     if kind == "text":

@@ -20,6 +20,7 @@ from service.exchange import exchange_of
 MEDIA_TYPE = "application/problem+json"
 OPENAI_PATH = "/v1/embeddings"
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+TOLD = 100  # faults of one body
 RETRY_AFTER_MS = 1000  # for an error that may pass by itself and does not know when
 
 
@@ -89,6 +90,9 @@ def problem_response(
 
 def invalid_parameters(error: ValidationError | RequestValidationError, prefix: str = "") -> Several:
     """Pydantic's complaints in our words: one `invalid_parameter` each, pointing at its place in the body."""
+    if isinstance(error, ValidationError) and error.error_count() > TOLD:
+        fault = InvalidParameter(f"the body has {error.error_count()} faults, too many to tell", pointer=prefix or "/")
+        return Several([(prefix or "/", fault)])
     found: list[tuple[str, BinderyError]] = []
     for one in error.errors():
         place = [part for part in one["loc"] if part not in ("body", "query", "path", "header")]

@@ -22,6 +22,7 @@ from service.labels import LabelVectors
 from service.models import Models
 from service.observe import Metrics
 from service.remote import Fetcher, policy_of
+from service.tracing import Traces, open_traces
 
 log = structlog.get_logger(__name__)
 
@@ -29,10 +30,11 @@ log = structlog.get_logger(__name__)
 class State:
     """Made with the application, opened and closed by its lifespan."""
 
-    def __init__(self, settings: Settings, fetcher: Fetcher | None = None) -> None:
+    def __init__(self, settings: Settings, fetcher: Fetcher | None = None, traces: Traces | None = None) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self.fetcher = fetcher or Fetcher(policy_of(settings), settings.limits)
+        self.traces = traces or open_traces(settings)
         self.label_vectors = LabelVectors(self.metrics)
         self._models = Models(settings, self.metrics)
         self._ready = False
@@ -114,6 +116,8 @@ class State:
             if opened is not None:
                 await asyncio.to_thread(opened.close)
         self.fetcher.close()
+        if self.traces is not None:
+            await asyncio.to_thread(self.traces.close)
         if self._spool is not None:
             await asyncio.to_thread(self._spool.cleanup)
 

@@ -22,6 +22,7 @@ class Inferred:
     vector: Vectors  # (d,)
     queue_ms: float
     infer_ms: float
+    batch: int  # items of the same run
 
 
 @dataclass(slots=True)
@@ -120,7 +121,7 @@ class Batcher:
         self._on_batch(len(batch), infer_ms)
         for item, vector in zip(batch, vectors, strict=True):
             if not item.future.done():
-                item.future.set_result(Inferred(vector, (started - item.since) * 1000, infer_ms))
+                item.future.set_result(Inferred(vector, (started - item.since) * 1000, infer_ms, len(batch)))
 
     def _encode_now(self, batch: list[_Ready]) -> Vectors:
         vectors = self._encoder.encode(collate([item.tensors for item in batch], self._pad_id))

@@ -288,7 +288,7 @@ class Engine:
         )
         inferred.vector.setflags(write=False)
         timings = {"decode": decode_ms, "queue": inferred.queue_ms, "infer": inferred.infer_ms}
-        return Embedded(inferred.vector, prepared.usage, prepared.truncated, timings)
+        return Embedded(inferred.vector, prepared.usage, prepared.truncated, timings, batch=inferred.batch)
 
     def _open(self) -> None:
         self._preparation.open()

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, Field, WithJsonSchema, model_validator
 
 from bindery.collections.model import FieldType
-from service.schemas.embed import ItemError, MediaInput, Strict
+from service.schemas.embed import ItemError, Many, MediaInput, Strict, Text
 from service.schemas.similarity import AnyInput
 
 Metadata = dict[str, Any]
@@ -57,7 +57,7 @@ class ItemInput(AnyInput):
 
     WAYS: ClassVar[tuple[str, ...]] = (*MediaInput.WAYS, "vector")
 
-    vector: list[float] | None = None
+    vector: Many[float] | None = None
     id: str | None = Field(None, description="replaces the item of that id; without one a new id is made")
     metadata: Metadata = Field(default_factory=dict)
     uri: str | None = Field(None, description="where the media is, for whoever reads the hits; never fetched")
@@ -66,7 +66,7 @@ class ItemInput(AnyInput):
 
 
 class ItemsBody(Strict):
-    items: list[ItemInput]
+    items: Many[ItemInput]
 
 
 class StoredClip(BaseModel):
@@ -110,7 +110,7 @@ class PatchBody(Strict):
 
 
 class DeleteBody(Strict):
-    ids: list[str] | None = None
+    ids: Many[str] | None = None
     filter: Filter | None = None
 
     @model_validator(mode="after")
@@ -130,7 +130,7 @@ class MixPart(MediaInput):
     WAYS: ClassVar[tuple[str, ...]] = (*MediaInput.WAYS, "vector", "item")
 
     modality: str | None = None
-    vector: list[float] | None = None
+    vector: Many[float] | None = None
     item: str | None = None
     weight: float = Field(1.0, allow_inf_nan=False, description="may be negative: away from it")
 
@@ -142,21 +142,21 @@ def _metadata() -> list[Literal["metadata", "embedding"]]:
 class SearchBody(Strict):
     """A query by exactly one of text, data or url (with its modality), vector, item and mix."""
 
-    text: str | None = None
-    data: str | None = Field(None, description="a file's bytes: base64, or a data: URI; needs `modality`")
+    text: Text | None = None
+    data: Text | None = Field(None, description="a file's bytes: base64, or a data: URI; needs `modality`")
     url: str | None = Field(None, description="where the file lies, in place of data; refused unless the server was told to fetch URLs")
-    vector: list[float] | None = None
+    vector: Many[float] | None = None
     item: str | None = Field(None, description="a stored item's id; it is not among its own hits")
-    mix: list[MixPart] | None = Field(None, min_length=1, max_length=16)
+    mix: Many[MixPart] | None = Field(None, min_length=1, max_length=16)
     options: dict[str, Any] | None = Field(None, description="options of the file's kind")
     modality: str | None = Field(None, description="with data or a file: what it is; otherwise: return only these")
-    modalities: list[str] | None = Field(None, min_length=1, description="return only these")
+    modalities: Many[str] | None = Field(None, min_length=1, description="return only these")
     top_k: int = 10
     filter: Filter | None = None
     group_by: str | None = Field(None, description="uri, modality or a declared field: only the best hit of each value")
     min_score: float | None = Field(None, allow_inf_nan=False)
     offset: int = 0
-    include: list[Literal["metadata", "embedding"]] = Field(default_factory=_metadata)
+    include: Many[Literal["metadata", "embedding"]] = Field(default_factory=_metadata)
     exact: bool = Field(False, description="compare with every vector, whatever the index")
 
 

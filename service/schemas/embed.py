@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, get_origin
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, InstanceOf, WithJsonSchema, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from bindery.vectors import Encoding
+from service.attached import Attached
+
+Text = Annotated[str | Annotated[Attached, InstanceOf()], WithJsonSchema({"type": "string"})]
+"""A string that may be a whole file, and then has been written to disk already."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _UpToItsFirstFault:
+    """As pydantic's `FailFast`, which cannot stand in a union: it has no hash."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return cast(CoreSchema, {**handler(source), "fail_fast": True})
+
+
+Many = Annotated[list[T], _UpToItsFirstFault()]
+"""A list of whatever length: judged up to its first fault, since telling of a hundred thousand keeps everybody waiting."""
 
 
 class Strict(BaseModel):
@@ -20,8 +38,8 @@ class MediaInput(Strict):
 
     WAYS: ClassVar[tuple[str, ...]] = ("text", "data", "url")
 
-    text: str | None = Field(None, description="a text")
-    data: str | None = Field(None, description="the file's bytes: base64, or a data: URI")
+    text: Text | None = Field(None, description="a text")
+    data: Text | None = Field(None, description="the file's bytes: base64, or a data: URI")
     url: str | None = Field(None, description="where the file lies; refused unless the server was told to fetch URLs")
     name: str | None = Field(None, max_length=1024, description="shown in the answer and in messages")
     options: dict[str, Any] | None = Field(None, description="in place of the request's options")
@@ -33,12 +51,12 @@ class MediaInput(Strict):
 
     @property
     def size_chars(self) -> int:
-        return len(self.text or "") + len(self.data or "")
+        return sum(len(given) for given in (self.text, self.data) if isinstance(given, str))
 
     @model_validator(mode="before")
     @classmethod
     def _string_is_text(cls, value: Any) -> Any:
-        return {"text": value} if isinstance(value, str) else value
+        return {"text": value} if isinstance(value, str | Attached) else value
 
     @model_validator(mode="after")
     def _has_one_source(self) -> MediaInput:
@@ -64,9 +82,9 @@ class EmbedParameters(Parameters):
 
 
 class ClassifyParameters(Parameters):
-    labels: list[str] | None = Field(None, description="the words to weigh against each other")
+    labels: Many[str] | None = Field(None, description="the words to weigh against each other")
     label_set: str | None = Field(None, description="a stored label set, in place of labels")
-    template: list[str] | None = Field(None, description="prompts with one {} for the label; default: the bundle's own")
+    template: Many[str] | None = Field(None, description="prompts with one {} for the label; default: the bundle's own")
     top_k: int | None = Field(None, gt=0, description="only the best so many labels")
 
     @model_validator(mode="before")
@@ -78,7 +96,7 @@ class ClassifyParameters(Parameters):
 
 
 class InputsBody(Parameters):
-    inputs: list[MediaInput] = Field(description="the items, answered in this order")
+    inputs: Many[MediaInput] = Field(description="the items, answered in this order")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the modality's kind, see /v1/modalities")
 
 
@@ -149,4 +167,6 @@ def repeated(model: type[BaseModel]) -> frozenset[str]:
 
 
 def _is_list(annotation: Any) -> bool:
-    return get_origin(annotation) is list or any(get_origin(one) is list for one in getattr(annotation, "__args__", ()))
+    if get_origin(annotation) is Annotated:
+        return _is_list(get_args(annotation)[0])
+    return get_origin(annotation) is list or any(_is_list(one) for one in getattr(annotation, "__args__", ()))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from service.schemas.embed import Strict
+from service.schemas.embed import Many, Strict
 
 
 class LabelSetBody(Strict):
-    labels: list[str] = Field(min_length=1)
-    templates: list[str] | None = Field(None, min_length=1, description="prompts with one {} for the label; default: the bundle's own")
+    labels: Many[str] = Field(min_length=1)
+    templates: Many[str] | None = Field(None, min_length=1, description="prompts with one {} for the label; default: the bundle's own")
 
 
 class LabelSetAnswer(BaseModel):

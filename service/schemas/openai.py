@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from bindery.vectors import Encoding
+from service.schemas.embed import Many, Text
 
 EXAMPLE = {
     "model": "starter",
@@ -20,7 +21,7 @@ class EmbeddingsBody(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    input: str | list[int] | list[str | list[int] | dict[str, Any]] = Field(
+    input: Text | Many[int] | Many[Text | Many[int] | dict[str, Any]] = Field(
         description="a string, token ids, or a list of strings, of lists of token ids, of data: URIs, or of parts "
         '`{"type": "text" | "image_url" | "input_audio" | "video_url" | a modality\'s name ...}`; each entry is one embedding'
     )

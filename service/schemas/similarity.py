@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from service.schemas.embed import MediaInput, Strict
+from service.schemas.embed import Many, MediaInput, Strict
 
 EXAMPLE = {
     "left": [{"modality": "text", "text": "a dog barking"}, "rain on a roof"],
@@ -19,8 +19,8 @@ class AnyInput(MediaInput):
 
 
 class SimilarityBody(Strict):
-    left: list[AnyInput] = Field(description="the rows of the matrix")
-    right: list[AnyInput] = Field(description="its columns")
+    left: Many[AnyInput] = Field(description="the rows of the matrix")
+    right: Many[AnyInput] = Field(description="its columns")
     model: str | None = None
 
 

@@ -17,6 +17,7 @@ from bindery.limits import Limits
 from bindery.settings import Settings
 from service.app import create_app
 from service.remote import Fetcher
+from service.tracing import Traces
 from tests.toybundle import build_toy_bundle
 
 SMALL = Limits(
@@ -49,12 +50,12 @@ def toy_settings(toy_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @contextmanager
-def served(settings: Settings, fetcher: Fetcher | None = None) -> Iterator[str]:
+def served(settings: Settings, fetcher: Fetcher | None = None, traces: Traces | None = None) -> Iterator[str]:
     """The address of a server that runs ``settings``, ready."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(create_app(settings, fetcher), port=port, log_config=None, lifespan="on"))
+    server = uvicorn.Server(uvicorn.Config(create_app(settings, fetcher, traces), port=port, log_config=None, lifespan="on"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     address = f"http://127.0.0.1:{port}"
