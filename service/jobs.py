@@ -6,6 +6,7 @@ A job that the end of the server interrupts goes on when the server starts again
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -67,6 +68,15 @@ class Jobs:
         self._roots = roots
         self._turn = asyncio.Lock()
         self._running: dict[str, _Running] = {}
+        self._seen: tuple[dict[str, int], float] = ({}, time.monotonic())
+
+    def quiet_s(self) -> float:
+        """How long the job that runs has ended no unit, as far as askers have seen; 0 when none runs."""
+        ended = {id: running.run.ended for id, running in self._running.items() if running.run is not None}
+        now = time.monotonic()
+        if ended != self._seen[0] or not ended:
+            self._seen = (ended, now)
+        return now - self._seen[1]
 
     async def go_on(self) -> None:
         """Start again what the end of an earlier server interrupted."""

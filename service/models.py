@@ -115,6 +115,9 @@ class Models:
 
     def trouble(self) -> str | None:
         """Why nobody should be sent here, whichever model it is that is not well."""
+        hanging = self._pool.trouble()
+        if hanging is not None:
+            return hanging
         for engine in self.engines:
             trouble = engine.trouble() if engine.state == "ready" else f"the engine is {engine.state}"
             if trouble is not None:

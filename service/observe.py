@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
@@ -22,12 +23,14 @@ from bindery.engine.events import (
     Refused,
     WorkerReplaced,
 )
-from bindery.engine.pool import DecodePool
+from bindery.engine.pool import DecodePool, Reason
 
 Of = tuple[str, str]
 """A model and one of its modalities."""
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+STAGES = ("decode", "queue", "infer")
+SHARED = ""  # in place of a model's name
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -59,6 +62,18 @@ TABLE: tuple[Metric, ...] = (
     Metric("histogram", "bindery_batch_items", "items of one run of a graph", ("model", "modality"), BATCHES),
     Metric("histogram", "bindery_batch_seconds", "time of one run of a graph", ("model", "modality")),
     Metric("counter", "bindery_workers_replaced_total", "decoder processes that died or were killed", ("reason",)),
+    Metric(
+        "counter",
+        "bindery_decoded_total",
+        "what became vectors, by what was counted of it: bytes, pixels, audio_seconds, video_frames, tokens",
+        ("model", "modality", "unit"),
+    ),
+    Metric(
+        "gauge",
+        "bindery_heartbeat_age_seconds",
+        "for how long the oldest work of a stage has not gone on, 0 when idle; decode and jobs are shared by all models",
+        ("model", "stage"),
+    ),
     Metric("gauge", "bindery_decode_run_seconds", "how long the oldest decoding in work has lasted; 0 when there is none"),
     Metric("counter", "bindery_loop_restarts_total", "batching loops that ended by a surprise and were begun again", ("model", "modality")),
     Metric("gauge", "bindery_run_seconds", "how long the present run of a graph has lasted; 0 when none runs", ("model",)),
@@ -90,6 +105,10 @@ class Metrics:
         for row in TABLE:
             self._register(row)
         self.label_cache = self._counters["bindery_label_cache_total"]
+        for found in ("hit", "miss"):
+            self.label_cache.labels(found)
+        for reason in get_args(Reason):
+            self._counters["bindery_workers_replaced_total"].labels(reason)
         self.body_bytes = self._counters["bindery_request_body_bytes_total"]
         self.in_flight = self._gauges["bindery_requests_in_flight"]
 
@@ -110,11 +129,32 @@ class Metrics:
         gauges["bindery_queue_wait_seconds"].labels(name).set_function(lambda: engine.queue.wait_ms("batch") / 1000)
         gauges["bindery_queue_bytes"].labels(name).set_function(lambda: engine.queue.bytes)
         gauges["bindery_bundle_info"].labels(name, manifest.name, manifest.version, manifest.space).set(1)
+        for stage in engine.heartbeats():
+            self._beats(name, stage, partial(_beat, engine, stage))
+        for modality in manifest.modalities:
+            self._begin_at_zero((name, modality))
         for modality, encoder in engine.encoders.items():
             gauges["bindery_tower_info"].labels(name, modality, encoder.runtime, encoder.provider, encoder.device, encoder.precision).set(1)
 
     def watch_decoders(self, pool: DecodePool) -> None:
         self._gauges["bindery_decode_run_seconds"].set_function(lambda: pool.running_s)
+        self._beats(SHARED, "decode", lambda: pool.running_s)
+
+    def watch_jobs(self, quiet_s: Callable[[], float]) -> None:
+        self._beats(SHARED, "jobs", quiet_s)
+
+    def _beats(self, model: str, stage: str, age_s: Callable[[], float]) -> None:
+        self._gauges["bindery_heartbeat_age_seconds"].labels(model, stage).set_function(age_s)
+
+    def _begin_at_zero(self, of: Of) -> None:
+        """Series that are there before their first event, so that a rate over them sees that one too."""
+        for name, values in _KNOWN_VALUES.items():
+            for value in values:
+                self._counters[name].labels(*of, *value)
+        for stage in STAGES:
+            self._histograms["bindery_stage_seconds"].labels(*of, stage)
+        for name in ("bindery_batch_items", "bindery_batch_seconds"):
+            self._histograms[name].labels(*of)
 
     def forget(self, name: str) -> None:
         """Drop the gauges of a model that is no longer served; what was counted of it stays."""
@@ -161,6 +201,8 @@ class Metrics:
     def _finished(self, of: Of, event: Event) -> None:
         assert isinstance(event, Finished)
         self._counters["bindery_items_finished_total"].labels(*of).inc()
+        for unit, amount in event.usage.items():
+            self._counters["bindery_decoded_total"].labels(*of, unit).inc(amount)
         for stage, milliseconds in event.stages_ms.items():
             self._histograms["bindery_stage_seconds"].labels(*of, stage).observe(milliseconds / 1000)
 
@@ -180,6 +222,21 @@ class Metrics:
         self._histograms["bindery_batch_items"].labels(*of).observe(event.items)
         self._histograms["bindery_batch_seconds"].labels(*of).observe(event.infer_ms / 1000)
 
+
+def _beat(engine: Engine, stage: str) -> float:
+    return engine.heartbeats()[stage]
+
+
+_KNOWN_VALUES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "bindery_items_admitted_total": ((),),
+    "bindery_items_finished_total": ((),),
+    "bindery_loop_restarts_total": ((),),
+    "bindery_items_refused_total": (("queue_full",), ("engine_down",)),
+    "bindery_items_failed_total": tuple((code,) for code in ("deadline_exceeded", "decoder_killed", "unreadable_media", "internal")),
+    "bindery_items_dropped_total": (("admit",), ("decode",), ("infer",)),
+    "bindery_cache_total": (("hit",), ("coalesced",), ("miss",)),
+}
+"""Of the counters by model and modality: values of their other labels that may come."""
 
 _RECORDERS: dict[type[Event], Callable[[Metrics, Of, Event], None]] = {
     Admitted: Metrics._admitted,

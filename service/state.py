@@ -139,6 +139,7 @@ class State:
         else:
             self._ready = True
             self._jobs = self._made_jobs()
+            self.metrics.watch_jobs(self._jobs.quiet_s)
             await self._jobs.go_on()
 
 

@@ -75,6 +75,11 @@ class Batcher:
         self._wake.set()
         return await item.future
 
+    @property
+    def waiting_s(self) -> float:
+        """How long the first of the ready items has waited; 0 when there is none."""
+        return self._ready.age_s
+
     async def run(self) -> None:
         """The loop; owned by the engine, which may call it again when it ended. However it ends, no caller is left waiting."""
         self._failure = None

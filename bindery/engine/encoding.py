@@ -14,7 +14,7 @@ from bindery.engine.batching import Batcher, Inferred
 from bindery.engine.canary import Canary, still_input
 from bindery.engine.events import BatchRun, Event, LoopRestarted
 from bindery.engine.lanes import Priority
-from bindery.engine.supervision import running_s, stuck
+from bindery.engine.supervision import running_s, stuck, waiting_s
 from bindery.errors import EngineDown
 from bindery.known_answer import known_input
 from bindery.prepare.tokens import TextTokenizer
@@ -85,6 +85,10 @@ class Encoding:
     @property
     def running_s(self) -> float:
         return running_s(self._batchers)
+
+    @property
+    def waiting_s(self) -> float:
+        return waiting_s(self._batchers)
 
     def _batcher(self, modality: str, encoder: Encoder, runtime: asyncio.Lock) -> Batcher:
         spec = self._bundle.modality(modality).spec

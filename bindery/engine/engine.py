@@ -15,6 +15,7 @@ from typing import Literal, Protocol, TypeVar
 
 from bindery.bundle import Bundle, Precision
 from bindery.decoded import Extent
+from bindery.engine import supervision
 from bindery.engine.admission import Admission, Costs, Seat
 from bindery.engine.cache import Value, VectorCache, content_key
 from bindery.engine.embedded import NO_TIME, Embedded
@@ -168,7 +169,13 @@ class Engine:
 
         Asking is also what has the canary looked at, when that is due and nothing else is to be done.
         """
+        if self._preparation.tokenizing_s > supervision.STUCK_S:
+            return f"the tokenizer has worked on a text for {self._preparation.tokenizing_s:.1f} s"
         return self._encoding.trouble(idle=self.state == "ready" and self.queued == 0)
+
+    def heartbeats(self) -> dict[str, float]:
+        """Stage → seconds for which its oldest work has not gone on; 0 when it has nothing to do. The decoders are the pool's."""
+        return {"tokenize": self._preparation.tokenizing_s, "batch": self._encoding.waiting_s, "runtime": self._encoding.running_s}
 
     @property
     def running_s(self) -> float:
@@ -234,7 +241,8 @@ class Engine:
             self.queued -= 1
             if self.queued == 0:
                 self._idle.set()
-        self._emit(Finished(modality, {} if embedded.timings_ms is NO_TIME else embedded.timings_ms))
+        computed = embedded.timings_ms is not NO_TIME
+        self._emit(Finished(modality, embedded.timings_ms if computed else {}, embedded.usage if computed else {}))
         return embedded
 
     async def measure(self, modality: str, source: Source, *, deadline: float | None = None) -> Extent:

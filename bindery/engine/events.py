@@ -31,7 +31,8 @@ class CacheLookup:
 @dataclass(frozen=True, slots=True)
 class Finished:
     modality: str
-    stages_ms: dict[str, float]  # decode, queue, infer
+    stages_ms: dict[str, float]  # decode, queue, infer; empty when it was known already
+    usage: dict[str, float]  # what was decoded for it: bytes, pixels, audio_seconds, video_frames, tokens
 
 
 @dataclass(frozen=True, slots=True)

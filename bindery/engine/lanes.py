@@ -29,6 +29,14 @@ class Lanes(Generic[T]):
         else:
             self._interactive.append((now, item))
 
+    @property
+    def age_s(self) -> float:
+        """How long the first that came has waited; 0 when there is nothing."""
+        now = time.monotonic()
+        interactive = self._interactive[0][0] if self._interactive else now
+        batch = self._batch[0][0] - AGE_S if self._batch else now
+        return now - min(interactive, batch)
+
     def pop(self) -> T:
         """Whatever is first. Raises `IndexError` when there is nothing."""
         if self._batch and (not self._interactive or self._batch[0][0] < self._interactive[0][0]):

@@ -17,12 +17,14 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Literal
 
 from bindery.decoded import Extent, Prepared
+from bindery.engine.heartbeat import Heartbeat
 from bindery.engine.wire import Answer, Wire, WireError
 from bindery.engine.worker import Length, Task, serve
 from bindery.errors import BinderyError, DecoderKilled, EngineDown
 from bindery.limits import MIB, Limits
 
 Reason = Literal["crashed", "timeout"]
+_LATE_S = 5.0  # after the time that a task is allowed
 _START_S = 60.0  # of a process that imports codecs on a machine under full load
 
 _log = logging.getLogger(__name__)
@@ -93,7 +95,7 @@ class DecodePool:
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="decode")
         self._closed = threading.Event()
-        self._begun: dict[int, float] = {}  # by the thread that waits for an answer, on `time.monotonic`'s clock
+        self._heartbeat = Heartbeat()
         self.workers = workers
 
     def start(self) -> None:
@@ -117,7 +119,12 @@ class DecodePool:
     @property
     def running_s(self) -> float:
         """How long the oldest task in work has lasted; 0 when there is none."""
-        return time.monotonic() - min(self._begun.copy().values(), default=time.monotonic())
+        return self._heartbeat.age_s
+
+    def trouble(self) -> str | None:
+        """What hangs although it is killed when it is late."""
+        late_s = self.running_s - self._limits.decode_seconds
+        return f"a decoder should have been taken back {late_s:.1f} s ago" if late_s > _LATE_S else None
 
     def stop(self) -> None:
         self._closed.set()
@@ -165,13 +172,9 @@ class DecodePool:
             allowed_s = min(allowed_s, max(deadline - time.monotonic(), 0.0) + 1.0)
         until = time.monotonic() + allowed_s
         worker.tasks += 1
-        thread = threading.get_ident()
-        self._begun[thread] = time.monotonic()
-        try:
+        with self._heartbeat.working():
             worker.wire.send_task(task, until)
             return worker.wire.read_answer(until, self._limits.decode_memory_bytes)
-        finally:
-            del self._begun[thread]
 
     def _is_spent(self, worker: _Worker) -> bool:
         return worker.tasks >= self._tasks_a_life or worker.resident_bytes() - worker.first_bytes > self._growth_bytes

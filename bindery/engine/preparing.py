@@ -10,6 +10,7 @@ from bindery.bundle import Bundle
 from bindery.decoded import Prepared
 from bindery.engine.admission import Costs
 from bindery.engine.cache import Value
+from bindery.engine.heartbeat import Heartbeat
 from bindery.engine.lanes import Priority, Turnstile
 from bindery.engine.pool import DecodePool
 from bindery.engine.worker import Task
@@ -30,6 +31,7 @@ class Preparation:
         self._pool = pool
         self._costs = costs
         self._text_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
+        self._tokenizing = Heartbeat()
         # One more than there are decoders, so that the next file is at hand when one of them is done.
         self._turnstile = Turnstile(pool.workers + 1)
 
@@ -37,6 +39,11 @@ class Preparation:
     def width(self) -> int:
         """How many files are with the decoders at most."""
         return self._turnstile.width
+
+    @property
+    def tokenizing_s(self) -> float:
+        """How long the text that has waited longest has been with the tokenizer; 0 when none is."""
+        return self._tokenizing.age_s
 
     def open(self) -> None:
         """Load the tokenizers. Raises `BundleDamaged`."""
@@ -56,7 +63,8 @@ class Preparation:
             return tokenizer.encode_ids(source)
         if len(source) > self._limits.text_chars:
             raise TooLong(f"the text has {len(source)} characters; at most {self._limits.text_chars} are taken (limit text_chars)")
-        return await asyncio.get_running_loop().run_in_executor(self._text_thread, tokenizer.encode, source)
+        with self._tokenizing.working():
+            return await asyncio.get_running_loop().run_in_executor(self._text_thread, tokenizer.encode, source)
 
     async def _decode(self, modality: str, source: Source, options: Options, deadline: float | None, priority: Priority) -> Prepared:
         await self._turnstile.enter(priority)

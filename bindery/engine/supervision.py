@@ -21,8 +21,15 @@ def running_s(batchers: Mapping[str, Batcher]) -> float:
     return max((now - batcher.running.since for batcher in batchers.values() if batcher.running is not None), default=0.0)
 
 
+def waiting_s(batchers: Mapping[str, Batcher]) -> float:
+    """How long a ready item has waited although nothing runs: a loop that lives takes it at once. 0 while a graph runs."""
+    if any(batcher.running is not None for batcher in batchers.values()):
+        return 0.0
+    return max((batcher.waiting_s for batcher in batchers.values()), default=0.0)
+
+
 def stuck(batchers: Mapping[str, Batcher], costs: Costs) -> str | None:
-    """What hangs, for people: a run of a graph that lasts longer than 5 s and than ten times what such a run takes."""
+    """What hangs, for people: a run of a graph that lasts longer than 5 s and than ten times what such a run takes, or a batching loop."""
     now = time.monotonic()
     for modality, batcher in batchers.items():
         run = batcher.running
@@ -31,4 +38,5 @@ def stuck(batchers: Mapping[str, Batcher], costs: Costs) -> str | None:
         expected_s = costs.run_ms(modality, run.items) / 1000
         if now - run.since > max(STUCK_S, STUCK_TIMES * expected_s):
             return f"a run of the graph of modality {modality!r} has lasted {now - run.since:.1f} s; {expected_s:.2g} s were expected"
-    return None
+    waiting = waiting_s(batchers)
+    return f"items are ready for {waiting:.1f} s and no batching loop takes them" if waiting > STUCK_S else None

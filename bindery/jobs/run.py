@@ -64,6 +64,12 @@ class JobRun:
         self._on_failed = on_failed
         self._on_progress = on_progress
         self._allowed = allowed
+        self._progress: Progress | None = None
+
+    @property
+    def ended(self) -> int:
+        """Units that have ended so far; it grows while the job goes on."""
+        return 0 if self._progress is None else self._progress.ended
 
     async def run(self) -> Report:
         """Until the job is done or failed. Raises what stops it: then it is `paused` after a `ServerFault`, else `failed`."""
@@ -94,7 +100,7 @@ class JobRun:
         intake = Intake(self._ledger, self._job, self._engine.bundle, collection.definition.fields, self._tell)
         await settled(partial(intake.enter, listing), intake.stop)
         vanished = await asyncio.to_thread(intake.vanished)
-        progress = Progress(await asyncio.to_thread(self._ledger.counts, self._job.id))
+        progress = self._progress = Progress(await asyncio.to_thread(self._ledger.counts, self._job.id))
         await Worker(self._engine, collection, self._ledger, self._job, listing, progress, self._tell, self._on_progress).run()
         if vanished:
             await asyncio.to_thread(lambda: collection.delete(ids=vanished))

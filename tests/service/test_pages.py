@@ -14,7 +14,7 @@ from bindery.limits import Limits
 from service.observe import TABLE
 from service.page import WEB
 from service.reference import PAGES
-from tests.service.media import GOOD
+from tests.service.media import GOOD, SIDE, png
 from tests.toybundle import DIMENSION
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +65,36 @@ def test_metrics_count_what_happened(client: httpx.Client) -> None:
     ):
         assert wanted in text
     assert "nowhere" not in text
+
+
+def test_series_are_there_before_their_first_event(small: httpx.Client) -> None:
+    text = small.get("/metrics").text
+    for wanted in (
+        'bindery_items_failed_total{code="deadline_exceeded",modality="thermal",model="toy"} 0.0',
+        'bindery_items_refused_total{code="queue_full",modality="thermal",model="toy"} 0.0',
+        'bindery_cache_total{modality="thermal",model="toy",result="hit"} 0.0',
+        'bindery_stage_seconds_count{modality="thermal",model="toy",stage="decode"} 0.0',
+        'bindery_workers_replaced_total{reason="timeout"} 0.0',
+        'bindery_heartbeat_age_seconds{model="toy",stage="batch"} 0.0',
+        'bindery_heartbeat_age_seconds{model="toy",stage="runtime"} 0.0',
+        'bindery_heartbeat_age_seconds{model="toy",stage="tokenize"} 0.0',
+        'bindery_heartbeat_age_seconds{model="",stage="decode"} 0.0',
+        'bindery_heartbeat_age_seconds{model="",stage="jobs"} 0.0',
+    ):
+        assert wanted in text, wanted
+
+
+def test_what_was_decoded_is_counted_once(client: httpx.Client) -> None:
+    def pixels() -> float:
+        found = [
+            line for line in client.get("/metrics").text.splitlines() if line.startswith("bindery_decoded_total{") and "pixels" in line
+        ]
+        return sum(float(line.rpartition(" ")[2]) for line in found)
+
+    before = pixels()
+    for _ in range(2):  # the second is known already
+        client.post("/v1/embed/image", files={"file": png((7, 77, 177))}).raise_for_status()
+    assert pixels() == before + SIDE * SIDE
 
 
 def test_every_metric_of_the_table_is_exposed(client: httpx.Client) -> None:
