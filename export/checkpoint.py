@@ -20,6 +20,8 @@ TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _WANTED = [
     "config.json",
+    "open_clip_config.json",
+    "open_clip_pytorch_model.bin",
     "*.safetensors",
     "*.safetensors.index.json",
     "pytorch_model*.bin",
@@ -75,6 +77,13 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def read_file(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file; those under `state_dict` where a trainer kept more beside them. Raises `CheckpointError` naming the file."""
+    loaded = _loaded(path)
+    kept = loaded.get("state_dict") if isinstance(loaded, dict) else None
+    return _table(path, loaded if kept is None else kept)
+
+
 def _main_file(directory: Path) -> Path:
     for name in _WEIGHTS:
         if (directory / name).is_file():
@@ -83,9 +92,19 @@ def _main_file(directory: Path) -> Path:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
+    return _table(path, _loaded(path))
+
+
+def _table(path: Path, loaded: object) -> dict[str, Tensor]:
+    if not isinstance(loaded, dict) or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
+        raise CheckpointError(f"{path} holds no flat table of tensors")
+    return loaded
+
+
+def _loaded(path: Path) -> object:
     try:
         # weights_only: a checkpoint must not be able to run code. Old files that are no zip cannot be mapped.
-        loaded = (
+        return (
             load_file(path)
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
@@ -93,9 +112,6 @@ def _read(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # on junk torch's unpickler raises whatever its opcodes run into: KeyError, IndexError, struct.error ...
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise CheckpointError(f"{path} cannot be read as plain weights: {reason}") from error
-    if not isinstance(loaded, dict) or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
-        raise CheckpointError(f"{path} holds no flat table of tensors")
-    return loaded
 
 
 def _shards(index: Path) -> list[Path]:

@@ -18,6 +18,8 @@ from bindery.runtime.tensorrt import COMPUTED
 from export.engines import build_engines
 from export.errors import ExportError, ExportUsageError
 from export.languagebind_bundle import LICENCE, languagebind_sources
+from export.openclip import ARCHITECTURES, openclip_sources
+from export.openclip import LICENCE as OPENCLIP_LICENCE
 from export.policy import apply_policies
 from export.prove import ProofOrder, Reduced
 from export.prove import prove as measure_and_write
@@ -125,6 +127,48 @@ def towers(
             version=version,
             licence=licence,
             provenance={**origin, **_json_object(provenance)},
+            card=_text(card),
+            weights=_storages(weights or []),
+            max_batch=_batches(max_batch or [], sources),
+            share_weights=share_weights,
+            min_cosine=min_cosine,
+            max_abs=max_abs,
+            samples=_places(samples or [], sources),
+        )
+        _write(out, sources, policy or [], order)
+
+
+@app.command(epilog="Example: bindery-export openclip --checkpoint CLIP-ViT-L-14-laion2B --out bundles/clip")
+def openclip(
+    checkpoint: Annotated[str, typer.Option(help="DIR or org/name with open_clip_config.json and weights, or one file of weights.")],
+    out: Out,
+    architecture: Annotated[
+        str | None, typer.Option(help=f"Of a file of weights: {', '.join(ARCHITECTURES)}, or one of them with -quickgelu.")
+    ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(help="Directory with vocab.json and merges.txt; by default the checkpoint's own.", exists=True, file_okay=False),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the bundle.")] = "openclip",
+    version: Version = "1",
+    licence: Annotated[str, typer.Option(help="Licence statement of the weights.")] = OPENCLIP_LICENCE,
+    policy: Policies = None,
+    weights: Weights = None,
+    max_batch: MaxBatch = None,
+    share_weights: Share = False,
+    min_cosine: Cosine = None,
+    max_abs: Component = None,
+    samples: Samples = None,
+    card: Card = None,
+) -> None:
+    """Turn an OpenCLIP checkpoint into a bundle of text and image."""
+    with _exit_codes():
+        sources, origin = openclip_sources(checkpoint, architecture, None if tokenizer is None else str(tokenizer))
+        order = BundleOrder(
+            name=name,
+            version=version,
+            licence=licence,
+            provenance=origin,
             card=_text(card),
             weights=_storages(weights or []),
             max_batch=_batches(max_batch or [], sources),

@@ -38,7 +38,7 @@ def languagebind_sources(checkpoints: Mapping[str, str], tokenizer: str | None =
     _check_one_text_tower(list(packages.values()))
     first = next(iter(packages.values()))
     places = [Path(tokenizer)] if tokenizer is not None else [package.directory for package in packages.values()]
-    text = TowerSource(TEXT, text_spec(first.config.text, ""), first.text, None, ("{}",), _tokenizer(places))
+    text = TowerSource(TEXT, text_spec(first.config.text, ""), first.text, None, ("{}",), tokenizer_of(places))
     media = [
         TowerSource(modality, package.config.spec, package.vision, package.logit_scale, PROMPTS[package.config.kind])
         for modality, package in packages.items()
@@ -78,7 +78,8 @@ def _shape(package: Package) -> str:
     return f"{text.layers} layers of {text.width} to {text.dimension} values"
 
 
-def _tokenizer(places: Sequence[Path]) -> str:
+def tokenizer_of(places: Sequence[Path]) -> str:
+    """The text of the `tokenizer.json` made of the first of ``places`` that has CLIP's files. Raises `CheckpointError`."""
     for place in places:
         if (place / VOCABULARY).is_file() and (place / MERGES).is_file():
             return _built(place, place)
