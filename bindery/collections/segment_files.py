@@ -112,6 +112,7 @@ def _index(path: Path, dimension: int, rows: int, stop: Callable[[], bool]) -> f
     index.by_residual = False  # so that codes mean the same in every list, and the tables are made once a query
     index.cp.niter = 8
     index.pq.cp.niter = 8  # of 25: a third of the building for a recall that differs by less than its noise
+    index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1  # no warnings on stderr about small segments
     sample = np.sort(np.random.default_rng(_SEED).choice(rows, tiers.training_rows(rows), replace=False))
     # Deletions may leave a handful of rows: FAISS wants one for each of a code's 16 values at least, so they are given again.
     sample = np.resize(sample, max(len(sample), _LEAST_TRAINING_ROWS))

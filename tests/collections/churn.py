@@ -24,7 +24,8 @@ from tests.collections.plain import Found, PlainCollection
 NAME = "c"
 TIERS = {
     "usual": Tiers(),
-    "tiny": Tiers(exact_rows=30, always_exact=3, segment_rows=120),  # so that a few hundred items are sealed and merged all the time
+    # So that a few hundred items are sealed and merged all the time, and dead rows stay in their segments for a while.
+    "tiny": Tiers(exact_rows=30, always_exact=3, segment_rows=120, dead_share=0.6),
 }
 _IDS = 300
 _PLACES = ("yard", "hall", "roof")
@@ -112,17 +113,20 @@ class Expected:
     def __init__(self) -> None:
         self.items = PlainCollection()
         self.snapshots: dict[str, Mapping[str, Item]] = {}
+        self.written: list[int] = []  # numbers of items that were stored at some time
 
     def copy(self) -> Expected:
         other = Expected()
         other.items = PlainCollection(self.items.items)
         other.snapshots = dict(self.snapshots)
+        other.written = list(self.written)
         return other
 
     def take(self, step: Step) -> Any:
         """The answer that the step must have had; None when it is not known before."""
         match step["do"]:
             case "upsert":
+                self.written += [number for _, number in step["items"]]
                 return self.items.upsert(items_of(step))
             case "delete":
                 return self.items.delete(ids=step["ids"])

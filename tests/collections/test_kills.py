@@ -53,11 +53,13 @@ def _reopened(data: Path, tiers: str, before: Expected, pending: Step | None, ch
         settled = after if outcome == "kept" else before
         _check_snapshots(store, settled, pending)
         settled.items.check_contents(collection)
-        for modalities in (None, *((modality,) for modality in MODALITIES)):
-            for filter in (None, {"place": {"eq": "hall"}}):
-                query = Query(vector(chance.randrange(1_000_000)), chance.choice([1, 10, 300]), modalities, filter)
-                for exact in (True, False):
-                    settled.items.check_search(replace(query, exact=exact), collection.search(replace(query, exact=exact)).hits)
+        # Asked with the vectors of items that were stored, so that one that came back from the dead would be the best hit.
+        asked = chance.choices(settled.written or [0], k=40)
+        for number in asked:
+            modality, filter = chance.choice([None, *MODALITIES]), chance.choice([None, {"place": {"eq": "hall"}}])
+            query = Query(vector(number), chance.choice([1, 10, 300]), modality and (modality,), filter)
+            for exact in (True, False):
+                settled.items.check_search(replace(query, exact=exact), collection.search(replace(query, exact=exact)).hits)
     return settled, outcome
 
 

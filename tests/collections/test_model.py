@@ -26,13 +26,14 @@ from tests.collections.plain import PlainCollection, contents, told
 
 _NAMES = ("red", "blue")
 _ALIAS = "live"
+_NUMBERS = 40
 _PLACES = ("yard", "hall", "roof")
-_TIERS = Tiers(exact_rows=8, always_exact=2, segment_rows=30)  # so that two dozen items are sealed and merged
+_TIERS = Tiers(exact_rows=3, always_exact=2, segment_rows=30, dead_share=0.6)  # so that two dozen items are sealed and merged
 
 _ids = st.integers(0, 24).map("id-{}".format)
 _handles = st.integers(0, 1)
 _names = st.sampled_from([*_NAMES, _ALIAS])
-_numbers = st.integers(0, 60)
+_numbers = st.integers(0, _NUMBERS - 1)
 _items = st.builds(
     lambda id, number, uri: replace(item(number, id), uri=uri), _ids, _numbers, st.sampled_from([None, "a.bin", "b.bin", "c.bin"])
 )
@@ -67,16 +68,17 @@ _queries = st.builds(
 class StoreModel(RuleBasedStateMachine):
     snapshots = Bundle("snapshots")
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(numbers=st.permutations(range(_NUMBERS)))
+    def begin(self, numbers: list[int]) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._stores = [self._opened(), self._opened()]
         self._plain: dict[str, PlainCollection] = {}
         self._alias: str | None = None
         for name in _NAMES:
             self._make(self._stores[0], name)
+            self.upsert(0, name, [item(number, f"id-{place}") for place, number in enumerate(numbers[:25])])
 
-    @rule(handle=_handles, name=_names, items=st.lists(_items, min_size=1, max_size=8))
+    @rule(handle=_handles, name=_names, items=st.lists(_items, min_size=6, max_size=24))
     def upsert(self, handle: int, name: str, items: list[Item]) -> None:
         real, plain = self._both(handle, name)
         if real is not None:
@@ -135,11 +137,24 @@ class StoreModel(RuleBasedStateMachine):
         if real is not None:
             plain.check_search(query, real.search(query).hits)
 
-    @rule(handle=_handles, name=_names)
-    def seal(self, handle: int, name: str) -> None:
-        real, _ = self._both(handle, name)
+    @rule(handle=_handles, name=_names, reopened=st.booleans())
+    def find_each(self, handle: int, name: str, reopened: bool) -> None:
+        """Ask with the vector of every item that may ever have been there: none may be missing, and none come back."""
+        if reopened:
+            self.reopen(handle)
+        real, plain = self._both(handle, name)
+        if real is not None:
+            for number in range(_NUMBERS):
+                query = Query(vector(number), 2, exact=True)
+                plain.check_search(query, real.search(query).hits)
+
+    @rule(handle=_handles, name=_names, ids=st.lists(_ids, max_size=3))
+    def seal_and_delete(self, handle: int, name: str, ids: list[str]) -> None:
+        """What is deleted right after the sealing is in the new segment's files."""
+        real, plain = self._both(handle, name)
         if isinstance(real, LocalCollection):
             real.seal()
+            assert real.delete(ids=ids) == plain.delete(ids=ids)
 
     @rule(target=snapshots, handle=_handles, name=st.sampled_from(_NAMES))
     def snapshot(self, handle: int, name: str) -> tuple[str, dict[str, Item]]:
@@ -166,7 +181,6 @@ class StoreModel(RuleBasedStateMachine):
         self._stores[handle].delete(name)
         self._make(self._stores[1 - handle], name)
 
-    @rule(handle=_handles)
     def reopen(self, handle: int) -> None:
         self._stores[handle].close()
         self._stores[handle] = self._opened()
