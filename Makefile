@@ -50,6 +50,7 @@ bench: $(VENV)/.dev ## every benchmark; results as JSON in bench/results
 	$(BIN)/python bench/eager_vs_graph.py
 	$(BIN)/python bench/engine_overhead.py
 	$(BIN)/python bench/hostile.py
+	$(BIN)/python bench/search.py
 
 starter: $(VENV)/.dev ## train the starter from MEDIA (../shared/media) and write its bundle
 	BIN=$(BIN) training/starter/make.sh $(MEDIA) $(STARTER)
