@@ -10,7 +10,8 @@ A filter never makes an answer shorter than it must be: a search by code that fi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from bindery.collections.registry import Probed
 from bindery.collections.segment import Effort
@@ -44,6 +45,25 @@ def plan(rows: int, allowed: int, top_k: int, exact: bool, tiers: Tiers, probed:
     if depth * 4 >= allowed:  # comparing so many is no cheaper than comparing all
         return Plan("exact", None)
     return Plan("scan", Effort(1.0, depth)) if filtered else Plan("ann", Effort(1.0 if probed is None else probed.share, depth))
+
+
+def for_any(probes: Sequence[Probed]) -> Probed | None:
+    """For a query that does not say its modality: what the hardest of the known pairs needs, and no less than without a probe.
+
+    Not what such queries needed lately: after a hundred pictures somebody asks with words.
+    """
+    if not probes:
+        return None
+    hardest = max(probes, key=lambda one: (one.depth == 0, one.depth))
+    if hardest.depth == 0:
+        return hardest
+    return replace(
+        hardest,
+        share=1.0,
+        depth=max(hardest.depth, safe_depth(hardest.rows, 10)),
+        depth_100=max(safe_depth(hardest.rows, 100), *(one.depth_100 for one in probes)),
+        recall=min(one.recall for one in probes),
+    )
 
 
 def probed_depth(probed: Probed, rows: int, top_k: int) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bindery.collections import catalog, registry
+from bindery.collections import catalog, planner, registry
 from bindery.collections.database import Database
 from bindery.collections.flat import Keys
 from bindery.collections.partition import Partition, Scope
@@ -155,7 +155,7 @@ class ResidentVectors:
             lines: dict[str, dict[str, object]] = {}
             exhausted = True
             for name in names:
-                scores, keys, line, whole = self._partitions[name].search(query, top_k, scope, exact, self._probes.get((name, asked)))
+                scores, keys, line, whole = self._partitions[name].search(query, top_k, scope, exact, self._probe_of(name, asked))
                 lines[name] = line
                 exhausted = exhausted and whole
                 found.append((scores, keys))
@@ -165,6 +165,11 @@ class ResidentVectors:
         keys = np.concatenate([pair[1] for pair in found])
         order = np.lexsort((keys, -scores))[:top_k]
         return Ranked(scores[order], keys[order], exhausted=exhausted and len(scores) <= top_k), lines
+
+    def _probe_of(self, name: str, asked: str) -> Probed | None:
+        if asked:
+            return self._probes.get((name, asked))
+        return planner.for_any([one for (modality, _), one in self._probes.items() if modality == name])
 
     def _take_probes(self, db: sqlite3.Connection) -> None:
         probes = registry.probes(db, self._collection_id)

@@ -26,7 +26,7 @@ from bindery.vectors import Vectors
 log = logging.getLogger(__name__)
 
 _CHANGED = 0.2
-_DEEPEST = 2  # times the depth that searches without a probe take
+_DEEPEST = 4  # times the depth that searches without a probe take
 _SEED = 8
 
 

@@ -71,8 +71,17 @@ def test_each_pair_of_modalities_reaches_the_target_by_its_own_depth(collection:
         assert (line["plan"], line["recall"]) == ("ann", state.partitions["image"].recall[modality])
         compared[modality] = line["compared"]
     unknown = collection.search(Query(_images(7, 1)[0], modalities=("image",))).plan["modalities"]["image"]
-    assert unknown["recall"] is None
+    assert unknown["recall"] == state.recall
     assert unknown["lists"] == 1.0
+    assert unknown["compared"] >= max(compared.values())
+
+
+def test_queries_that_do_not_say_their_modality_reach_the_target_whatever_was_asked_before(collection: LocalCollection) -> None:
+    for query in _images(9, 2 * FEWEST):
+        collection.search(Query(query, modalities=("image",)))
+    collection.seal()  # with a probe of what was asked without saying
+    assert collection.state().partitions["image"].recall["any"] >= 0.98
+    assert _recall(collection, _texts(8, 60), None) >= 0.97
 
 
 def test_a_hundred_hits_are_found_as_well(collection: LocalCollection) -> None:
