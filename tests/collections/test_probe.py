@@ -83,6 +83,12 @@ def test_queries_that_do_not_say_their_modality_reach_the_target_whatever_was_as
     assert collection.state().partitions["image"].recall["any"] >= 0.98
     assert _recall(collection, _texts(8, 60), None) >= 0.97
 
+    def compared(modality: str | None) -> int:
+        query = Query(_texts(8, 1)[0], modalities=("image",), query_modality=modality)
+        return int(collection.search(query).plan["modalities"]["image"]["compared"])
+
+    assert compared(None) >= compared("text") > compared("image")
+
 
 def test_a_hundred_hits_are_found_as_well(collection: LocalCollection) -> None:
     assert _recall(collection, _texts(8, 20), "text", top_k=100) >= 0.97
