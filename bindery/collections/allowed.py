@@ -1,6 +1,6 @@
 """Which rows a filter allows: its tests are asked of the catalog one by one, and joined here as bit maps over row keys.
 
-Joining in SQL takes five times as long when many rows are allowed (docs/search.md). What a filter allowed is remembered until
+Joining in SQL takes several times as long when many rows are allowed. What a filter allowed is remembered until
 the collection changes.
 """
 

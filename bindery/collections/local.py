@@ -108,21 +108,25 @@ class LocalCollection:
         self._load_segments()  # else nobody knows which are damaged
         self._tend(lambda: False, wait=True)
 
-    def tend(self, stop: Callable[[], bool]) -> None:
-        """Seal, merge and repair what is due, search with it, and measure its recall. Raises `StorageFull`, `InterruptedError`."""
-        self._tend(stop, wait=False)
+    def tend(self, stop: Callable[[], bool]) -> bool:
+        """Seal, merge and repair what is due, search with it, and measure its recall; false when another process is at it.
 
-    def _tend(self, stop: Callable[[], bool], *, wait: bool) -> None:
+        Raises `StorageFull`, `InterruptedError`.
+        """
+        return self._tend(stop, wait=False)
+
+    def _tend(self, stop: Callable[[], bool], *, wait: bool) -> bool:
         self._written = 0
         self._vectors.verify(self._database)
         try:
-            self._sealer.run(self._vectors.damaged, stop, wait)
+            done = self._sealer.run(self._vectors.damaged, stop, wait)
         finally:
             self._vectors.reload(self._database)
         if wait:
             self._load_segments()
         self._tuner.run(self._vectors.segments, stop)
         self._vectors.reload(self._database)
+        return done
 
     def _load_segments(self) -> None:
         """Have the vectors ready for searches, when there are segments."""

@@ -25,7 +25,8 @@ from bindery.errors import BinderyError
 
 log = logging.getLogger(__name__)
 
-RETRY_S = 60.0
+RETRY_S = 60.0  # after an error
+BUSY_S = 1.0  # while another process builds
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +47,20 @@ class Sealer:
         self._root = root
         self._tiers = tiers
 
-    def run(self, damaged: Sequence[SegmentRow], stop: Callable[[], bool], wait: bool) -> set[str]:
-        """Do what is due; the modalities whose segments changed. ``wait``: for another that builds now.
+    def run(self, damaged: Sequence[SegmentRow], stop: Callable[[], bool], wait: bool) -> bool:
+        """Do what is due; false when another builds now, and ``wait`` does not say to wait for him.
 
         Raises `StorageFull`, and `InterruptedError` when ``stop()`` says so.
         """
-        changed: set[str] = set()
+        changed = False
         with self._alone(wait) as mine:
             while mine and (task := self._due(damaged)) is not None:
                 self._build(task, stop)
-                changed.add(task.span.modality)
+                changed = True
             if changed:
                 with self._database.reading() as db:
                     segment_files.sweep(self._root, {row.folder for row in registry.segments(db, self._collection_id)})
-        return changed
+        return mine
 
     def _due(self, damaged: Sequence[SegmentRow]) -> Task | None:
         broken = {row.id for row in damaged}
@@ -133,7 +134,8 @@ class Sealer:
 class Tended(Protocol):
     """What the background thread looks after."""
 
-    def tend(self, stop: Callable[[], bool]) -> None: ...
+    def tend(self, stop: Callable[[], bool]) -> bool:
+        """Whether it was done; false: try again in a moment."""
 
 
 class Background:
@@ -172,13 +174,17 @@ class Background:
                     return
                 collection = self._due.pop(0)
             try:
-                collection.tend(lambda: self._stopping)
+                if not collection.tend(lambda: self._stopping):
+                    self._again(collection, BUSY_S)
             except InterruptedError:
                 return
             except (BinderyError, OSError) as error:
                 log.warning("index segments could not be built, the search goes on without: %s", error)
-                with self._changed:
-                    self._changed.wait_for(lambda: self._stopping, timeout=RETRY_S)
-                self.notify(collection)
+                self._again(collection, RETRY_S)
             except Exception:  # the thread serves every collection, one must not end it
                 log.exception("index segments could not be built, the search goes on without. This is a bug.")
+
+    def _again(self, collection: Tended, after_s: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping, timeout=after_s)
+        self.notify(collection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bindery.collections import Item, Query, Store, segment, segment_files
+from bindery.collections import Item, Query, Store, sealing, segment, segment_files
 from bindery.collections.local import LocalCollection
 from bindery.collections.tiers import Tiers
 from bindery.errors import StorageFull
@@ -167,6 +168,23 @@ def test_the_background_seals_and_a_second_process_takes_it_up(tmp_path: Path) -
             else:
                 pytest.fail("the rows were never sealed")
         _check(reader, truth)
+
+
+def test_what_another_process_keeps_from_being_sealed_is_sealed_when_it_has_ended(
+    tmp_path: Path, opened: Opening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sealing, "BUSY_S", 0.01)
+    collection = opened()
+    folder = tmp_path / "segments" / str(collection.id)
+    folder.mkdir(parents=True)
+    with (folder / "building.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        truth = _fill(collection, 0, 1200)
+        assert _check(collection, truth)["index"] == "flat"
+    for _ in range(2000):  # no write comes that would ask for it
+        if _check(collection, truth)["index"] == "ivf_pq":
+            return
+    pytest.fail("the rows were never sealed")
 
 
 def test_deleting_a_collection_removes_its_segments(tmp_path: Path) -> None:
