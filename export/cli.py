@@ -13,6 +13,7 @@ from typing import Annotated, Any, cast, get_args
 
 import typer
 
+from bindery.bundle import Manifest, find_bundle, open_bundle
 from bindery.errors import BinderyError
 from bindery.runtime.tensorrt import COMPUTED
 from export.engines import build_engines
@@ -24,9 +25,10 @@ from export.policy import apply_policies
 from export.prove import ProofOrder, Reduced
 from export.prove import prove as measure_and_write
 from export.source import TowerSource
-from export.towers_bundle import tower_sources
+from export.towers_bundle import extended_card, require_space, tower_sources
+from export.unpack import unpack as write_packages
 from export.weights import Storage
-from export.write_bundle import BundleOrder, write_bundle
+from export.write_bundle import CARD, BundleOrder, extend_bundle, write_bundle
 from training.towers.package import TowerPackageError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -227,6 +229,61 @@ def tensorrt(
         typer.echo(json.dumps({"bundle": str(bundle), "cache_dir": str(cache_dir), "engines": built}, indent=1))
 
 
+@app.command(epilog="Example: bindery-export add --bundle starter --tower xray=runs/xray --out bundles/mine")
+def add(
+    tower: Annotated[list[str], typer.Option(help="MODALITY=DIR of a tower package; repeat it.", metavar="MODALITY=DIR")],
+    out: Out,
+    bundle: Annotated[str, typer.Option(help="Name or directory of the bundle that they join; it stays as it is.")],
+    name: Annotated[str | None, typer.Option(help="Name of the new bundle; by default the old one's.")] = None,
+    version: Annotated[str | None, typer.Option(help="Version of the new bundle; by default the old one's.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence statement; by default the old one's.")] = None,
+    policy: Policies = None,
+    weights: Weights = None,
+    max_batch: MaxBatch = None,
+    min_cosine: Cosine = None,
+    max_abs: Component = None,
+    samples: Samples = None,
+    card: Card = None,
+) -> None:
+    """Add towers that were trained in a bundle's space (`text = "bundle:NAME"` in their recipe) to all that it has."""
+    with _exit_codes():
+        found = open_bundle(find_bundle(bundle))
+        sources, origin = tower_sources(_pairs("--tower", tower))
+        require_space(origin["towers"], found.manifest.space)
+        old_card = found.root / CARD
+        order = BundleOrder(
+            name=name or found.manifest.name,
+            version=version or found.manifest.version,
+            licence=licence or found.manifest.licence,
+            provenance=origin,
+            card=_text(card) or (extended_card(_text(old_card) or "", sources) if old_card.is_file() else None),
+            weights=_storages(weights or []),
+            max_batch=_batches(max_batch or [], sources),
+            min_cosine=min_cosine,
+            max_abs=max_abs,
+            samples=_places(samples or [], sources),
+        )
+        _report(out, extend_bundle(out, found, apply_policies(sources, policy or []), order))
+
+
+@app.command(epilog="Example: bindery-export unpack --checkpoint image=LanguageBind_Image --out towers")
+def unpack(
+    checkpoint: Annotated[
+        list[str], typer.Option(help="MODALITY=DIR, or MODALITY=org/name on the hub; repeat it.", metavar="MODALITY=DIR")
+    ],
+    out: Annotated[Path, typer.Option(help="Directory for the packages: OUT/text, OUT/MODALITY.")],
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(help="Directory with vocab.json and merges.txt; by default a checkpoint's own.", exists=True, file_okay=False),
+    ] = None,
+) -> None:
+    """Turn released LanguageBind packages into tower packages, for training to start from."""
+    with _exit_codes():
+        sources, origin = languagebind_sources(_pairs("--checkpoint", checkpoint), None if tokenizer is None else str(tokenizer))
+        for package in write_packages(out, sources, origin):
+            typer.echo(package)
+
+
 def main() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("export").setLevel(logging.INFO)
@@ -236,7 +293,10 @@ def main() -> None:
 def _write(out: Path, sources: Sequence[TowerSource], policies: Sequence[str], order: BundleOrder) -> None:
     if policies:
         order = replace(order, provenance={**order.provenance, "policies": list(policies)})
-    manifest = write_bundle(out, apply_policies(sources, policies), order)
+    _report(out, write_bundle(out, apply_policies(sources, policies), order))
+
+
+def _report(out: Path, manifest: Manifest) -> None:
     typer.echo(
         json.dumps(
             {

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 from pydantic import ValidationError
 
 import bindery
-from bindery.bundle import FORMAT, MANIFEST, Artefact, FileEntry, KnownAnswer, Manifest, Modality, Parity, file_digest, open_bundle
+from bindery.bundle import FORMAT, MANIFEST, Artefact, Bundle, FileEntry, KnownAnswer, Manifest, Modality, Parity, file_digest, open_bundle
 from bindery.decoded import Tensors
 from bindery.known_answer import TEXT, known_input
 from bindery.prepare.tokens import TextTokenizer
@@ -113,12 +113,57 @@ def write_bundle(out: Path, sources: Sequence[TowerSource], order: BundleOrder) 
         return _finish(staging, modalities, dimensions, space, order)
 
 
+def extend_bundle(out: Path, bundle: Bundle, sources: Sequence[TowerSource], order: BundleOrder) -> Manifest:
+    """Another bundle: everything that ``bundle`` has, byte for byte, and the ``sources`` beside it, in the same space.
+
+    ``order.provenance`` is added to the bundle's own. Raises as `write_bundle` does.
+    """
+    _check_addition(out, bundle, sources, order)
+    known = bundle.manifest
+    with _staged(out) as staging:
+        for relative in known.files:
+            _made((staging / relative).parent)
+            shutil.copyfile(bundle.path(relative), staging / relative)
+        modalities = dict(known.modalities)
+        for source in sources:
+            tower = source.tower()
+            if tower.dimension != known.dimension:
+                raise ExportError(f"{source.modality}: vectors of {tower.dimension} values; the space has {known.dimension}")
+            artefact, canary = _export(staging, source, tower, order, None)
+            modalities[source.modality] = Modality(
+                spec=source.spec, artefacts=(artefact,), canary=canary, logit_scale=source.logit_scale, prompts=source.prompts or ("{}",)
+            )
+        order = replace(order, provenance=_joined(known.provenance, order.provenance))
+        return _finish(staging, modalities, {"": known.dimension}, known.space, order)
+
+
+def _joined(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    joined = {**old, **new}
+    for key, value in new.items():
+        if isinstance(value, Mapping) and isinstance(old.get(key), Mapping):
+            joined[key] = {**old[key], **value}
+    return joined
+
+
+def _check_addition(out: Path, bundle: Bundle, sources: Sequence[TowerSource], order: BundleOrder) -> None:
+    _check_place_and_names(out, sources, order)
+    for source in sources:
+        if isinstance(source.spec, TextSpec):
+            raise ExportUsageError(f"{source.modality} is a text tower; the bundle keeps its own, which its space is named after")
+        if source.modality in bundle.manifest.modalities:
+            raise ExportUsageError(f"the bundle has a modality {source.modality!r} already; choose another name")
+
+
 def _check(out: Path, sources: Sequence[TowerSource], order: BundleOrder) -> None:
-    if out.exists():
-        raise ExportUsageError(f"{out} exists; remove it or choose another --out")
+    _check_place_and_names(out, sources, order)
     texts = [source.modality for source in sources if isinstance(source.spec, TextSpec)]
     if len(texts) != 1:
         raise ExportUsageError(f"a bundle has exactly one text tower, which its space is named after; given: {texts or 'none'}")
+
+
+def _check_place_and_names(out: Path, sources: Sequence[TowerSource], order: BundleOrder) -> None:
+    if out.exists():
+        raise ExportUsageError(f"{out} exists; remove it or choose another --out")
     known = {source.modality for source in sources}
     for name in known:
         if not MODALITY_NAME.fullmatch(name):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from bindery.errors import BinderyError
 from training.data.batches import Decoder
 from training.data.manifest import Item
 from training.distill import load_teacher
@@ -17,8 +18,7 @@ from training.ranks import ALONE, Ranks
 from training.recipe import Recipe, RecipeError
 from training.recompute import recompute_blocks
 from training.start import choose_trained, start_tower, trains_batch_norm
-from training.text import FrozenText
-from training.towers.package import load_tower
+from training.text import FrozenText, frozen_text
 from training.towers.tower import Tower
 
 
@@ -53,7 +53,7 @@ class Assembly:
 def assemble(recipe: Recipe, places: Places, *, device: str, ranks: Ranks = ALONE) -> Assembly:
     """Raises `RecipeError`, `ManifestError`, `TowerPackageError`."""
     torch.manual_seed(recipe.seed)
-    text = FrozenText(load_tower(places.towers / recipe.text), device=device)
+    text = _text(recipe, places, device)
     tower = start_tower(recipe.tower, places.towers).to(device)
     tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions; missing in torch's own types
     trained = choose_trained(tower, recipe.tower)
@@ -68,6 +68,13 @@ def assemble(recipe: Recipe, places: Places, *, device: str, ranks: Ranks = ALON
     decoder = Decoder(training, recipe.spec, keep=recipe.data.keep)
     objective = _objective(recipe, tower.dimension, training, places, text).to(device)
     return Assembly(text, tower, trained, decoder, aside, objective)
+
+
+def _text(recipe: Recipe, places: Places, device: str) -> FrozenText:
+    try:
+        return frozen_text(recipe.text, places.towers, device=device)
+    except BinderyError as error:
+        raise RecipeError(f"{recipe.name}: text: {error.detail}") from error
 
 
 def _objective(recipe: Recipe, dimension: int, items: Sequence[Item], places: Places, text: FrozenText) -> Objective:

@@ -60,8 +60,8 @@ class TowerRecipe(_Part):
     config: TowerConfig | None = Field(None, description="shape of the tower; left out: the starting package's own")
     start: str | None = Field(None, description="a tower package whose weights it starts from")
     start_parts: tuple[str, ...] = Field((), description="prefixes of the weights taken from there; empty: all")
-    train: Literal["lora", "full"] | tuple[str, ...] = Field(
-        description="the reference's two ways for vision transformers, or prefixes of the parameters that are trained"
+    train: Literal["lora", "full", "all"] | tuple[str, ...] = Field(
+        description="the reference's two ways for vision transformers, every parameter, or prefixes of those that are trained"
     )
     lora: LoraConfig = Field(LoraConfig(), description='for train = "lora"')
 
@@ -94,7 +94,7 @@ class Recipe(_Part):
 
     name: str = Field(description="of the run; stands in the package's provenance")
     seed: int = Field(0, ge=0, description="of everything that is drawn: first weights, order, augmentation, captions, dropout")
-    text: str = Field(description="the frozen text tower's package")
+    text: str = Field(description="the frozen text tower: a package in --towers, or `bundle:` and a bundle's name or directory")
     prompts: tuple[str, ...] = Field(("{}",), min_length=1, description="the modality's templates in the bundle")
     spec: Spec = Field(description="how a file becomes a tensor; travels into the bundle")
     tower: TowerRecipe = Field(description="what is trained, and from where")

@@ -46,6 +46,9 @@ def start_tower(recipe: TowerRecipe, towers: Path) -> Tower:
 
 def choose_trained(tower: Tower, recipe: TowerRecipe) -> tuple[str, ...]:
     """Set ``requires_grad`` of every parameter, with adapters put in for LoRA; returns the trained names. Raises `RecipeError`."""
+    if recipe.train == "all":
+        tower.requires_grad_(True)
+        return tuple(name for name, _ in tower.named_parameters())
     if isinstance(recipe.train, tuple):
         for name, parameter in tower.named_parameters():
             parameter.requires_grad_(any(is_within(name, part) for part in recipe.train))

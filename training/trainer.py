@@ -166,11 +166,16 @@ class _Run:
             recipe.spec,
             logit_scale=logit_scale,
             prompts=recipe.prompts,
-            provenance=_provenance(recipe, self._places, decoder.items, skipped, losses, held_out),
+            provenance=_provenance(recipe, self._places, decoder.items, skipped, losses, held_out) | self._space(),
         )
         plot = self._record.close(recipe.name)
         read = len(decoder.items) - len(decoder.skipped)
         return Trained(package, read, skipped, losses, held_out, logit_scale, resumed_at, loop.done, plot)
+
+    def _space(self) -> dict[str, str]:
+        """Which bundle's space the tower belongs to, where it was trained in one: only there it may be added."""
+        space = self._parts.text.space
+        return {} if space is None else {"space": space}
 
     def _look(self) -> dict[str, float]:
         """Validate on the first rank, and stop on all of them where its patience is at an end."""

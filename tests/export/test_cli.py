@@ -9,8 +9,13 @@ from typer.testing import CliRunner, Result
 
 from bindery.bundle import open_bundle
 from export.cli import app
+from export.languagebind_bundle import languagebind_sources
 from tests.export.packages import PREPROCESS, TOKEN_TABLE, Parts, write_package
 from tests.export.towers import save_packages
+from training.recipe import TowerRecipe
+from training.start import choose_trained, start_tower
+from training.text import PackageText, frozen_text
+from training.towers.package import load_tower
 
 
 def run(*arguments: str | Path) -> Result:
@@ -142,7 +147,6 @@ def test_junk_for_a_tokenizer_is_named(tmp_path: Path) -> None:
 
 def test_a_whole_tokenizer_file_serves_as_well_as_its_parts(tmp_path: Path, tokenizer: Path) -> None:
     from export.clip_tokenizer import build_clip_tokenizer
-    from export.languagebind_bundle import languagebind_sources
 
     package = write_package(tmp_path / "package", "Image")
     built = build_clip_tokenizer(tokenizer / "vocab.json", tokenizer / "merges.txt")
@@ -151,7 +155,7 @@ def test_a_whole_tokenizer_file_serves_as_well_as_its_parts(tmp_path: Path, toke
     assert json.loads(text.tokenizer or "") == json.loads(built.to_str())
 
 
-@pytest.mark.parametrize("command", ["languagebind", "towers"])
+@pytest.mark.parametrize("command", ["languagebind", "towers", "add", "unpack"])
 def test_help_shows_an_example(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0
@@ -166,3 +170,23 @@ def test_the_bundle_says_where_its_weights_come_from(large_bundle: Path) -> None
     assert "CC-BY-NC" in manifest.licence
     assert str(large_bundle.parent) not in manifest.model_dump_json()
     torch.testing.assert_close(manifest.modalities["image"].logit_scale, 100.0, rtol=1e-5, atol=0)
+
+
+def test_released_packages_unpack_into_towers_that_training_starts_from(tmp_path: Path, tokenizer: Path) -> None:
+    package = write_package(tmp_path / "package", "Depth")  # with LoRA
+    arguments = ["unpack", "--checkpoint", f"depth={package}", "--tokenizer", tokenizer, "--out", tmp_path / "towers"]
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    sources, _ = languagebind_sources({"depth": str(package)}, str(tokenizer))
+    for source in sources:
+        unpacked = load_tower(tmp_path / "towers" / source.modality)
+        weights, expected = unpacked.module().state_dict(), source.tower().state_dict()
+        assert weights.keys() == expected.keys()  # merged: no trace of adapters
+        assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+        assert unpacked.logit_scale == source.logit_scale
+    assert isinstance(frozen_text("text", tmp_path / "towers"), PackageText)
+    tower = start_tower(TowerRecipe(start="depth", train="lora"), tmp_path / "towers")
+    assert "layers.0.attention.q.lora_a" in choose_trained(tower, TowerRecipe(start="depth", train="lora"))
+    again = run(*arguments)
+    assert again.exit_code == 2
+    assert "exists" in again.output

@@ -16,7 +16,7 @@ from tests.training.toyset import DIMENSION, make_pictures, make_text_tower
 from training.checkpoint import Checkpoints
 from training.cli import app
 from training.recipe import RecipeError
-from training.text import FrozenText
+from training.text import PackageText
 from training.towers.package import load_tower, save_tower
 from training.towers.vit import VitConfig, VitTower
 
@@ -156,7 +156,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
 
 def test_a_resumed_text_tower_computes_each_text_among_the_same_mates(tmp_path: Path) -> None:
     package = load_tower(make_text_tower(tmp_path))
-    first, second = FrozenText(package), FrozenText(package)
+    first, second = PackageText(package), PackageText(package)
     before = first.vectors(["a photo of red", "blue"])
     first.vectors(["green paint of a picture", "blue", "white"])
     second.restore(first.state())

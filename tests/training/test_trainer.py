@@ -17,7 +17,7 @@ from training.feed import split_off
 from training.metrics import top_k
 from training.recipe import Recipe, RecipeError
 from training.start import choose_trained, set_training, start_tower
-from training.text import FrozenText
+from training.text import PackageText
 from training.towers.build import build_tower
 from training.towers.convnet import ConvNetConfig, ConvNetTower, Stage
 from training.towers.package import load_tower, save_tower
@@ -60,7 +60,7 @@ def _val_accuracy(trained: Trained, places: Places) -> float:
     labels = sorted({item.label for item in items})
     tensors = [Decoder(items, package.spec).tensors(i) for i in range(len(items))]
     pixels = torch.stack([torch.from_numpy(t["pixel_values"]) for t in tensors if t is not None])
-    classes = FrozenText(load_tower(places.towers / "text")).arrays([f"a photo of {label}" for label in labels])
+    classes = PackageText(load_tower(places.towers / "text")).arrays([f"a photo of {label}" for label in labels])
     with torch.no_grad():
         scores = package.module()(pixels).numpy() @ classes.T
     return top_k(scores, [labels.index(item.label) for item in items], 1).value
@@ -80,7 +80,7 @@ def test_a_vit_with_lora_and_patch_dropout_learns_and_only_the_right_parts_chang
 def test_the_text_tower_is_never_touched(places: Places) -> None:
     weights = places.towers / "text" / "weights.safetensors"
     before = weights.read_bytes()
-    text = FrozenText(load_tower(places.towers / "text"))
+    text = PackageText(load_tower(places.towers / "text"))
     train(_recipe({"start": "vit", "train": "full"}, optim={"epochs": 1, "batch": 16, "rate": 1e-3}), places)
     assert weights.read_bytes() == before
     assert not any(parameter.requires_grad for parameter in text._tower.parameters())

@@ -19,7 +19,7 @@ from training.data.batches import Decoder
 from training.data.manifest import read_manifest
 from training.losses import contrastive_loss, positives
 from training.record import Record, plot
-from training.text import FrozenText
+from training.text import PackageText
 from training.towers.package import load_tower
 from training.trainer import Saving, Trained, train
 
@@ -85,7 +85,7 @@ def test_the_best_weights_are_shipped_where_they_are_wanted(places: Places) -> N
     with torch.no_grad():
         media = package.module()(torch.from_numpy(np.stack(pixels)))
     captions = [item.captions[0] for item in items]
-    text = FrozenText(load_tower(places.towers / "text")).vectors(captions)
+    text = PackageText(load_tower(places.towers / "text")).vectors(captions)
     together = positives(captions, [item.label for item in items], "same_caption")
     assert contrastive_loss(media, text, torch.tensor(trained.logit_scale), together).item() == pytest.approx(best, abs=1e-4)
 

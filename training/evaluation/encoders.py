@@ -25,7 +25,7 @@ from bindery.vectors import Vectors
 from bindery.zeroshot import expand_labels, label_vectors
 from training.evaluation.samples import Opener, Sample
 from training.evaluation.task import TaskError
-from training.text import FrozenText
+from training.text import PackageText
 from training.towers.package import DOCUMENT, TowerPackage, load_tower
 
 _CHUNK = 32
@@ -95,7 +95,7 @@ class TowerEncoder:
         texts = [name for name, package in self._packages.items() if isinstance(package.spec, TextSpec)]
         if len(texts) != 1:
             raise TaskError(f"{directory} needs one text tower among its packages; it has {len(texts)}")
-        self._text = FrozenText(self._packages[texts[0]], device=device)
+        self._text = PackageText(self._packages[texts[0]], device=device)
         self._towers: dict[str, torch.nn.Module] = {}
 
     @property
