@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bindery.spec import ImageSpec, TextSpec
-from training.text import FrozenText
+from training.text import PackageText
 from training.towers.bert import BertConfig
 from training.towers.build import build_tower
 from training.towers.convnet import ConvNetConfig, TaggerConfig
@@ -81,7 +81,7 @@ def import_tagger(out: Path, lite0: Path, text: Path, names: Path) -> Path:
     ``names``: the 1000 classes, a line each, after one for the background.
     """
     labels = names.read_text(encoding="utf-8").splitlines()[1:]
-    vectors = FrozenText(load_tower(text)).vectors([f"a photo of a {label.strip()}" for label in labels])
+    vectors = PackageText(load_tower(text)).vectors([f"a photo of a {label.strip()}" for label in labels])
     source = load_tower(lite0)
     weights = source.module().state_dict()
     config = ConvNetConfig(dimension=vectors.shape[1], tagger=TaggerConfig(classes=len(labels)))
