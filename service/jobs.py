@@ -18,8 +18,9 @@ from bindery.collections import CollectionStore, Definition
 from bindery.engine.engine import Engine
 from bindery.errors import BinderyError, JobState, SourceNotAllowed
 from bindery.jobs.ledger import ENDED, Job, Ledger, State
-from bindery.jobs.run import JobRun, collection_for
+from bindery.jobs.run import JobRun
 from bindery.jobs.spec import JobSpec
+from bindery.jobs.target import collection_for, in_collections
 from service.models import Models
 
 log = structlog.get_logger(__name__)
@@ -152,7 +153,7 @@ class Jobs:
         running = self._running[job.id]
         try:
             async with self._turn, self._engine(job.spec) as engine:
-                running.run = JobRun(engine, self._store, self.ledger, job, allowed=self._roots.allow)
+                running.run = JobRun(engine, in_collections(self._store), self.ledger, job, allowed=self._roots.allow)
                 running.run.left_as = running.left_as
                 await running.run.run()
         except BinderyError as error:

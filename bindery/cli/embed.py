@@ -18,6 +18,7 @@ from bindery.errors import BinderyError, InvalidParameter
 
 if TYPE_CHECKING:
     from bindery.embedder import Embedder
+    from bindery.settings import Settings
     from bindery.vectors import Vectors
 
     Results = Sequence[Vectors | BinderyError]
@@ -30,20 +31,39 @@ class Format(StrEnum):
 
 
 def embed(
-    inputs: Annotated[list[str], typer.Argument(help="Files; with a text modality: texts.")],
-    modality: Annotated[str, typer.Option("--modality", help="What the inputs are: a modality of the bundle.")],
+    inputs: Annotated[list[str], typer.Argument(help="Files; with a text modality: texts. Without --modality: one source, as of index.")],
+    modality: Annotated[str | None, typer.Option("--modality", help="What the inputs are: a modality of the bundle.")] = None,
     bundle: Bundle = None,
     format: Annotated[Format | None, typer.Option("--format", help="[default: by the suffix of --out, or json]")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Write to this file instead of stdout.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write to this file instead of stdout; of a source: a folder.")] = None,
     option: Options = None,
+    include: Annotated[
+        list[str] | None, typer.Option("--include", metavar="GLOB", help="Of a source: only such files. Repeatable.")
+    ] = None,
+    rule: Annotated[
+        list[str] | None, typer.Option("--rule", metavar="GLOB=MODALITY", help='Of a source: e.g. "depth/**=depth". Repeatable.')
+    ] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Of a source: remove what is not there any more.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Of a source: only the files that failed in the last run.")] = False,
+    max_error_rate: Annotated[
+        float, typer.Option("--max-error-rate", min=0, max=1, help="Of a source: give up when a larger share of its files fails.")
+    ] = 1.0,
     device: Device = None,
     precision: Precision = None,
     threads: Threads = None,
 ) -> None:
-    """Turn files or texts into vectors of unit length. Inputs that cannot be read are reported and counted (exit code 3)."""
-    wanted = format or _format_of(out)
-    model = open_model(settings_of(bundle=bundle, device=device, precision=precision, threads=threads))
+    """Turn files or texts into vectors of unit length. Inputs that cannot be read are reported and counted (exit code 3).
+
+    A whole source (a folder, a manifest, tars, s3://...) becomes Parquet shards in the folder --out. It may be interrupted at any
+    time: run it again, and it goes on; run later, it embeds only what is new or changed.
+    """
+    settings = settings_of(bundle=bundle, device=device, precision=precision, threads=threads)
     options = parse_pairs(option)
+    if modality is None:
+        given = {"include": include or (), "rules": parse_pairs(rule), "prune": prune, "retry_failed": retry_failed}
+        raise typer.Exit(_source(inputs, out, {**options, **given, "max_error_rate": max_error_rate}, settings))
+    wanted = format or _format_of(out)
+    model = open_model(settings)
     if "clip_seconds" in options:
         raise typer.Exit(_clips(model, modality, inputs, options, wanted, out))
     results = list(model.embed_each(modality, inputs, **options))
@@ -57,6 +77,21 @@ def embed(
         raise typer.Exit(FAILED)
     write_bytes(_WRITERS[wanted](model, modality, inputs, results), out)
     raise typer.Exit(exit_code(len(inputs), failed))
+
+
+def _source(inputs: Sequence[str], out: Path | None, given: Mapping[str, object], settings: Settings) -> int:
+    """A source into shards. The exit code."""
+    from bindery.cli.job import job_spec, run_job
+    from bindery.jobs.shards import COLLECTION, in_shards, shards_in
+
+    if len(inputs) != 1 or out is None:
+        raise typer.BadParameter("give --modality for files or texts, or one source and a folder with --out")
+    spec = job_spec(source=inputs[0], collection=COLLECTION, **given)
+    spec.clip_options()  # raises InvalidParameter for what makes no grid
+    with shards_in(out) as ledger:
+        report = run_job(spec, ledger, in_shards(out, ledger), settings)
+    typer.echo(str(report))
+    return exit_code(report.listed, report.failed)
 
 
 def _clips(model: Embedder, modality: str, inputs: Sequence[str], options: Mapping[str, str], format: Format, out: Path | None) -> int:

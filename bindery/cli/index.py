@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bindery.cli.console import complain, exit_code, note, progress_console
+from bindery.cli.console import exit_code
+from bindery.cli.job import job_spec, run_job
 from bindery.cli.options import Bundle, DataDir, Device, Precision, Threads, bundle_of, parse_pairs, settings_of
-
-if TYPE_CHECKING:
-    from bindery.collections import CollectionStore
-    from bindery.jobs.ledger import Job, Ledger
-    from bindery.jobs.progress import Snapshot
-    from bindery.jobs.report import Report
-    from bindery.jobs.spec import JobSpec
-    from bindery.settings import Settings
-
-_INTERRUPTED = 130  # as shells say it: 128 + SIGINT
 
 
 def index(
@@ -63,9 +52,10 @@ def index(
 
     from bindery.collections import open_store
     from bindery.jobs.ledger import Ledger
+    from bindery.jobs.target import in_collections
 
     settings = settings_of(data_dir=data_dir, bundle=bundle, device=device, precision=precision, threads=threads)
-    spec = _spec(
+    spec = job_spec(
         source=source, collection=collection, include=include or (), rules=rules, fields=fields, clip_seconds=clip_seconds,
         clip_stride=clip_stride, prune=prune, force=force, retry_failed=retry_failed, max_error_rate=max_error_rate,
     )  # fmt: skip
@@ -75,74 +65,10 @@ def index(
             settings = bundle_of(store.get(collection).definition, settings)
         ledger = Ledger(settings.data_dir)
         try:
-            job = _job(ledger, spec)
-            report = _run(job, ledger, store, settings)
+            report = run_job(spec, ledger, in_collections(store), settings)
             if collection in store:
                 store.get(collection).seal()  # in this process nothing comes after, in whose background it could be done
         finally:
             ledger.close()
     typer.echo(str(report))
     raise typer.Exit(exit_code(report.listed, report.failed))
-
-
-def _spec(**given: object) -> JobSpec:
-    from pydantic import ValidationError
-
-    from bindery.errors import InvalidParameter
-    from bindery.jobs.spec import JobSpec
-
-    try:
-        return JobSpec.model_validate(given)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise InvalidParameter(f"{first['loc'][0]}: {first['msg']}") from error
-
-
-def _job(ledger: Ledger, spec: JobSpec) -> Job:
-    """The interrupted job of the same work, or a new one."""
-    found = ledger.unfinished(spec)
-    if found is None:
-        return ledger.add(spec, "cli")
-    note(f"goes on with job {found.id}, which was interrupted")
-    ledger.set_state(found.id, "queued", spec=spec)
-    return ledger.job(found.id)
-
-
-def _run(job: Job, ledger: Ledger, store: CollectionStore, settings: Settings) -> Report:
-    from bindery.jobs.report import report_of
-
-    try:
-        report = asyncio.run(_index(job, ledger, store, settings))
-    except KeyboardInterrupt:
-        note(f"interrupted: {report_of(ledger, ledger.job(job.id))}; what is done is kept, run it again for the rest")
-        raise typer.Exit(_INTERRUPTED) from None
-    if report.left_out:
-        note(f'left out {report.left_out} files of no kind that the bundle takes, or of several; a --rule "GLOB=MODALITY" takes them in')
-    return report
-
-
-async def _index(job: Job, ledger: Ledger, store: CollectionStore, settings: Settings) -> Report:
-    from bindery.bundle import find_bundle, open_bundle
-    from bindery.engine.engine import Engine, EnginePolicy
-    from bindery.jobs.run import JobRun
-
-    engine = Engine(open_bundle(find_bundle(settings.bundle, settings.bundle_places())), settings.limits, EnginePolicy.of(settings))
-    await engine.start()
-    try:
-        with _bar() as shown:
-
-            def show(now: Snapshot) -> None:
-                stage = f", held up by {now.bottleneck}" if now.bottleneck else ""
-                shown.update(shown.task_ids[0], completed=now.ended, total=now.listed, description=f"{now.rate:.1f} files/s{stage}")
-
-            return await JobRun(engine, store, ledger, job, on_failed=lambda name, error: complain(error, name), on_progress=show).run()
-    finally:
-        await engine.stop(0)
-
-
-def _bar() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = progress_console()
-    bar = Progress(*columns, console=console, disable=not console.is_terminal)
-    bar.add_task("listing", total=None)
-    return bar

@@ -54,23 +54,55 @@ def export_collection(collection: Collection, out: Path, *, rows_per_file: int =
 
 
 def _write(collection: Collection, out: Path, rows_per_file: int) -> int:
-    parquet = _pyarrow("pyarrow.parquet")
-    schema = _schema(collection.definition)
     total, number, more = 0, 0, True
     pages = _pages(collection, rows_per_file)
     while more:
         final = out / f"part-{number:05}.parquet"
         partial = final.with_suffix(".partial")  # a file under its own name is whole
         rows = 0
-        with parquet.ParquetWriter(partial, schema) as writer:
+        with ShardWriter(partial, collection.definition) as writer:
             for items, more in pages:
-                writer.write_table(_table(items, collection.definition, schema))
+                writer.write(items)
                 rows += len(items)
                 if rows >= rows_per_file or not more:
                     break
         partial.rename(final)
         total, number = total + rows, number + 1
     return total
+
+
+class ShardWriter:
+    """One file of items, written a group at a time; closed when the context is left."""
+
+    def __init__(self, path: Path, definition: Definition) -> None:
+        self._definition = definition
+        self._schema = _schema(definition)
+        self._writer = _pyarrow("pyarrow.parquet").ParquetWriter(path, self._schema)
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def write(self, items: Sequence[Item]) -> None:
+        self._writer.write_table(_table(items, self._definition, self._schema))
+
+
+def items_between(path: Path, start: str = "", stop: str | None = None) -> list[Item]:
+    """The items of a file that `ShardWriter` wrote whose ids are ``start`` or later, and before ``stop``. Raises `UnreadableMedia`."""
+    pa = _pyarrow("pyarrow")
+    wanted = [("id", ">=", start), *([] if stop is None else [("id", "<", stop)])]
+    try:
+        found = _pyarrow("pyarrow.parquet").read_table(path, columns=[*_NEEDED, *_OPTIONAL], filters=wanted)
+    except (pa.ArrowException, OSError) as error:
+        raise UnreadableMedia(f"{path.name} cannot be read: {error}") from error
+    vectors = found.column("vector").combine_chunks()
+    matrix = vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(found), -1)  # (n * d,) -> (n, d)
+    return [
+        Item(vector=matrix[index], **{**values, "metadata": _metadata(values["metadata"])})
+        for index, values in enumerate(found.drop_columns(["vector"]).to_pylist())
+    ]
 
 
 def _pages(collection: Collection, rows_per_file: int) -> Iterator[tuple[list[Item], bool]]:

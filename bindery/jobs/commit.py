@@ -7,27 +7,25 @@ import logging
 from collections.abc import Callable, Sequence
 
 from bindery.bundle import Bundle
-from bindery.collections import Collection, Item, ItemResult
+from bindery.collections import Item, ItemResult
 from bindery.jobs.leases import Leases
 from bindery.jobs.ledger import Ending, Job, Ledger
 from bindery.jobs.spec import lasts
+from bindery.jobs.target import Stored, Target
 from bindery.jobs.units import Made
 
 log = logging.getLogger(__name__)
-
-_UNITS = 64
-_WAIT_S = 2.0
 
 Result = Made | Ending
 """A unit's items, or what else became of it."""
 
 
 class Committer:
-    """Collects results and commits them when there are enough, or after two seconds. What it has committed survives a crash."""
+    """Collects results and commits them when there are enough, or after a while. What it has committed survives a crash."""
 
     def __init__(
         self,
-        collection: Collection,
+        target: Target,
         ledger: Ledger,
         job: Job,
         leases: Leases,
@@ -35,7 +33,7 @@ class Committer:
         on_ended: Callable[[Sequence[Result], Sequence[Ending]], None],
     ) -> None:
         """``on_ended`` is told each batch of results, and the endings that came of it: those that were taken."""
-        self._collection = collection
+        self._target = target
         self._ledger = ledger
         self._job = job
         self._leases = leases
@@ -43,7 +41,7 @@ class Committer:
         self._on_ended = on_ended
         self._queue: asyncio.Queue[Result | asyncio.Future[None] | None] = asyncio.Queue()
         self._flushing: list[asyncio.Future[None]] = []
-        self._room = asyncio.Semaphore(4 * _UNITS)
+        self._room = asyncio.Semaphore(4 * target.units_at_once)
 
     async def put(self, result: Result) -> None:
         """Waits while too much is waiting to be committed."""
@@ -77,7 +75,7 @@ class Committer:
     async def _collect(self, batch: list[Result]) -> bool:
         """Fill a batch; false when there will be no other."""
         until = None
-        while len(batch) < _UNITS:
+        while len(batch) < self._target.units_at_once:
             try:
                 async with asyncio.timeout_at(until):
                     result = await self._queue.get()
@@ -89,24 +87,34 @@ class Committer:
                 self._flushing.append(result)
                 return True
             batch.append(result)
-            until = until or asyncio.get_running_loop().time() + _WAIT_S
+            until = until or asyncio.get_running_loop().time() + self._target.wait_s
         return True
 
     def _commit(self, batch: Sequence[Result]) -> list[Ending]:
-        held = self._leases.confirm([result.unit for result in batch])
-        if len(held) < len(batch):  # this process was away so long that another has taken them
-            log.warning("%d files were given to another worker meanwhile; what became of them here is dropped", len(batch) - len(held))
-            batch = [result for result in batch if result.unit.listed.name in held]
-        made = [result for result in batch if isinstance(result, Made)]
-        new = [one for one in made if one.items is not None]
+        while batch:
+            held = self._leases.confirm([result.unit for result in batch])
+            if len(held) < len(batch):  # this process was away so long that another has taken them
+                log.warning("%d files were given to another worker meanwhile; what became of them here is dropped", len(batch) - len(held))
+                batch = [result for result in batch if result.unit.listed.name in held]
+            endings, stored = self._stored(batch)
+            taken = self._ledger.end(self._job, self._leases, endings, place=stored.place, moved=stored.moved, whole=True)
+            if len(taken) == len(batch):
+                self._target.publish()
+                return taken
+            self._target.discard()
+        return []
+
+    def _stored(self, batch: Sequence[Result]) -> tuple[list[Ending], Stored]:
+        new = [result for result in batch if isinstance(result, Made) and result.items is not None]
         items: list[Item] = [item for one in new for item in one.items or ()]
         # A medium that was stored as other clips, or whole, is stored in place of all that.
-        media = [one.unit.listed.name for one in new if lasts(self._bundle, one.unit.modality)]
-        stored = iter(self._collection.upsert(items, media=media) if items else ())
+        lasting = [one.unit.listed.name for one in new if lasts(self._bundle, one.unit.modality)]
+        stored = self._target.store(items, [one.unit.listed.name for one in new], lasting)
+        results = iter(stored.results)
         endings = [
-            result if isinstance(result, Ending) else _ending(result, [next(stored) for _ in result.items or ()]) for result in batch
+            result if isinstance(result, Ending) else _ending(result, [next(results) for _ in result.items or ()]) for result in batch
         ]
-        return self._ledger.end(self._job, self._leases, endings)
+        return endings, stored
 
 
 def _ending(made: Made, stored: Sequence[ItemResult]) -> Ending:
@@ -114,5 +122,5 @@ def _ending(made: Made, stored: Sequence[ItemResult]) -> Ending:
     if failed:
         id, error = failed[0]
         detail = error.detail if id == made.unit.listed.name else f"{len(failed)} clips failed, such as {id}: {error.detail}"
-        return Ending(made.unit, "failed", code=error.code, detail=detail)
+        return Ending(made.unit, "failed", code=error.code, detail=detail, kept=made.items is not None)
     return Ending(made.unit, "skipped" if made.items is None else "done", made.content_hash, made.pipeline_id, copied=made.copied)

@@ -60,6 +60,7 @@ class Ending:
     code: str | None = None
     detail: str | None = None
     copied: bool = False
+    kept: bool = False  # it failed, but a part of it is stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,15 @@ class Known:
 
     uri: str
     fingerprint: str
-    content_hash: str
+    content_hash: str  # empty when only a part of it could be stored
+    pipeline_id: str
     metadata: str
+    place: str
+
+    @property
+    def key(self) -> str:
+        """The content hash of its items."""
+        return f"{self.pipeline_id}:{self.content_hash}"
 
     def says(self, listed: Listed) -> bool:
         """Whether the file lay at the same place and the same was said about it."""
@@ -178,8 +186,20 @@ class Ledger:
         """For a new worker on the job."""
         return Leases(self._database, id, seconds)
 
-    def end(self, job: Job, leases: Leases, endings: Sequence[Ending]) -> list[Ending]:
-        """Enter what became of units, in one transaction. Gives those that were taken: the others are not the worker's any more."""
+    def end(
+        self,
+        job: Job,
+        leases: Leases,
+        endings: Sequence[Ending],
+        *,
+        place: str = "",
+        moved: Mapping[str, str | None] | None = None,
+        whole: bool = False,
+    ) -> list[Ending]:
+        """Enter what became of units, in one transaction. Gives those that were taken: the others are not the worker's any more.
+
+        ``place``, ``moved``: as of `bindery.jobs.target.Stored`. ``whole``: all of them, or none.
+        """
         with self._database.writing() as db:
             taken = [
                 e
@@ -190,10 +210,16 @@ class Ledger:
                     (e.state, e.content_hash, e.pipeline_id, e.code, e.detail, *leases.fence(e.unit)),
                 ).rowcount
             ]
+            if whole and len(taken) < len(endings):
+                db.execute("ROLLBACK")
+                return []
+            _move(db, job.spec.collection, moved or {})
             db.executemany(
-                "INSERT OR REPLACE INTO stored (collection, name, source, uri, fingerprint, content_hash, pipeline_id, metadata) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [_stored(job, e) for e in taken if e.state in ("done", "skipped")],
+                "INSERT INTO stored (collection, name, source, uri, fingerprint, content_hash, pipeline_id, metadata, place) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (collection, name) DO UPDATE SET source = excluded.source, "
+                "uri = excluded.uri, fingerprint = excluded.fingerprint, content_hash = excluded.content_hash, "
+                "pipeline_id = excluded.pipeline_id, metadata = excluded.metadata, place = coalesce(nullif(excluded.place, ''), place)",
+                [_stored(job, e, place) for e in taken if e.state in ("done", "skipped") or e.kept],
             )
             copied = sum(e.copied for e in taken)
             encoded = sum(e.state == "done" for e in taken) - copied
@@ -226,7 +252,7 @@ class Ledger:
     def known(self, collection: str, names: Iterable[str]) -> dict[str, Known]:
         with self._database.reading() as db:
             rows = db.execute(
-                "SELECT name, uri, fingerprint, content_hash, metadata FROM stored "
+                "SELECT name, uri, fingerprint, content_hash, pipeline_id, metadata, place FROM stored "
                 "WHERE collection = ? AND name IN (SELECT value FROM json_each(?))",
                 (collection, json.dumps(list(names))),
             ).fetchall()
@@ -250,9 +276,20 @@ class Ledger:
             rows = db.execute(f"SELECT name {where} AND name NOT IN (SELECT name FROM units WHERE job_id = ?)", (*of, job.id)).fetchall()
         return [row[0] for row in rows], total
 
-    def forget(self, job: Job, names: Sequence[str]) -> None:
+    def places(self, collection: str) -> set[str]:
+        """Every place in which something is stored."""
+        with self._database.reading() as db:
+            return {row[0] for row in db.execute("SELECT DISTINCT place FROM stored WHERE collection = ? AND place != ''", (collection,))}
+
+    def move(self, collection: str, moved: Mapping[str, str | None]) -> None:
+        """All that was in a place is in another one now."""
+        with self._database.writing() as db:
+            _move(db, collection, moved)
+
+    def forget(self, job: Job, names: Sequence[str], moved: Mapping[str, str | None]) -> None:
         """The names were removed from the collection."""
         with self._database.writing() as db:
+            _move(db, job.spec.collection, moved)
             db.executemany("DELETE FROM stored WHERE collection = ? AND name = ?", [(job.spec.collection, name) for name in names])
             db.execute("UPDATE jobs SET pruned = pruned + ? WHERE id = ?", (len(names), job.id))
 
@@ -268,10 +305,17 @@ class Ledger:
             return db.execute("SELECT seq, kind, data FROM events WHERE job_id = ? AND seq > ? ORDER BY seq", (id, after)).fetchall()
 
 
-def _stored(job: Job, ending: Ending) -> tuple[Any, ...]:
+def _stored(job: Job, ending: Ending, place: str) -> tuple[Any, ...]:
     listed = ending.unit.listed
     of = (job.spec.collection, listed.name, job.spec.source)
-    return (*of, listed.uri, listed.fingerprint, ending.content_hash, ending.pipeline_id, _json(listed.metadata))
+    hashes = (ending.content_hash or "", ending.pipeline_id or "")
+    return (*of, listed.uri, listed.fingerprint, *hashes, _json(listed.metadata), place if ending.state != "skipped" else "")
+
+
+def _move(db: sqlite3.Connection, collection: str, moved: Mapping[str, str | None]) -> None:
+    db.executemany(
+        "UPDATE stored SET place = ? WHERE collection = ? AND place = ?", [(new or "", collection, old) for old, new in moved.items()]
+    )
 
 
 def _json(metadata: Mapping[str, Any]) -> str:

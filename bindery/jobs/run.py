@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from bindery.collections import Collection, CollectionStore, check_space
 from bindery.engine.engine import Engine
 from bindery.errors import BinderyError, JobState, ServerFault
 from bindery.jobs.intake import Intake
@@ -17,24 +16,8 @@ from bindery.jobs.ledger import ENDED, Job, Ledger, State
 from bindery.jobs.listing import open_listing
 from bindery.jobs.progress import Progress
 from bindery.jobs.report import Report, report_of, write_report
-from bindery.jobs.spec import JobSpec
+from bindery.jobs.target import OpenTarget, Target
 from bindery.jobs.worker import OnFailed, OnProgress, Worker, settled
-
-
-def collection_for(spec: JobSpec, engine: Engine, store: CollectionStore) -> Collection:
-    """The job's collection, made when it is missing; before that, all of the spec that can be checked without its source.
-
-    Raises `UnknownModality`, `InvalidParameter`, `SpaceMismatch`.
-    """
-    for modality in spec.rules.values():
-        engine.bundle.modality(modality)
-    spec.clip_options()
-    manifest = engine.bundle.manifest
-    if spec.collection not in store:
-        store.create(spec.collection, space=manifest.space, dimension=manifest.dimension, bundle=manifest.name, fields=spec.fields)
-    found = store.get(spec.collection)
-    check_space(found.definition, manifest.space, f"bundle {manifest.name!r}")
-    return found
 
 
 class JobRun:
@@ -47,7 +30,7 @@ class JobRun:
     def __init__(
         self,
         engine: Engine,
-        store: CollectionStore,
+        open_target: OpenTarget,
         ledger: Ledger,
         job: Job,
         *,
@@ -58,7 +41,7 @@ class JobRun:
         self.left_as: State = "paused"
         """The state of the job when this run is cancelled."""
         self._engine = engine
-        self._store = store
+        self._open_target = open_target
         self._ledger = ledger
         self._job = job
         self._on_failed = on_failed
@@ -93,18 +76,22 @@ class JobRun:
 
     async def _whole(self) -> None:
         spec = self._job.spec
-        collection = await asyncio.to_thread(collection_for, spec, self._engine, self._store)
+        target = await asyncio.to_thread(self._open_target, spec, self._engine)
         listing = await asyncio.to_thread(
             lambda: open_listing(spec.source, include=spec.include, rules=spec.rule_list(), allowed=self._allowed)
         )
-        intake = Intake(self._ledger, self._job, self._engine.bundle, collection.definition.fields, self._tell)
+        intake = Intake(self._ledger, self._job, self._engine.bundle, target.fields, self._tell)
         await settled(partial(intake.enter, listing), intake.stop)
         vanished = await asyncio.to_thread(intake.vanished)
         progress = self._progress = Progress(await asyncio.to_thread(self._ledger.counts, self._job.id))
-        await Worker(self._engine, collection, self._ledger, self._job, listing, progress, self._tell, self._on_progress).run()
+        await Worker(self._engine, target, self._ledger, self._job, listing, progress, self._tell, self._on_progress).run()
         if vanished:
-            await asyncio.to_thread(lambda: collection.delete(ids=vanished))
-            await asyncio.to_thread(self._ledger.forget, self._job, vanished)
+            await asyncio.to_thread(self._remove, target, vanished)
+        await asyncio.to_thread(target.finish)
+
+    def _remove(self, target: Target, names: list[str]) -> None:
+        self._ledger.forget(self._job, names, target.remove(names).moved)
+        target.publish()
 
     def _tell(self, name: str, error: BinderyError) -> None:
         if self._on_failed is not None:

@@ -10,23 +10,22 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
-from bindery.collections import Collection, Item, clip_id
-from bindery.collections.clips import is_clip_of
+from bindery.collections import Item, clip_id
 from bindery.engine.clips import embed_clips, with_room
 from bindery.engine.engine import Engine
-from bindery.errors import BinderyError, UnknownItem, UnreadableMedia
+from bindery.errors import BinderyError, UnreadableMedia
 from bindery.jobs.leases import Unit
 from bindery.jobs.ledger import Known, Ledger
 from bindery.jobs.listing import Listing
 from bindery.jobs.retry import read_error
 from bindery.jobs.spec import JobSpec, lasts, pipeline_ids
+from bindery.jobs.target import Target
 from bindery.limits import Limits
 from bindery.media.guard import check_bytes, too_many_bytes
 from bindery.media.source import Source
 from bindery.moments import Medium, items_of
 
 _CUT_AT_ONCE = 4  # media that are cut: each has several windows in work
-_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,10 +43,10 @@ class Made:
 class Units:
     """Makes the items of units. Lives on the engine's event loop; what it gave must be reported back with `committed`."""
 
-    def __init__(self, engine: Engine, collection: Collection, ledger: Ledger, spec: JobSpec, listing: Listing) -> None:
+    def __init__(self, engine: Engine, target: Target, ledger: Ledger, spec: JobSpec, listing: Listing) -> None:
         self.seconds: dict[str, float] = defaultdict(float)  # that units have spent in each stage, waiting for it included
         self._engine = engine
-        self._collection = collection
+        self._target = target
         self._ledger = ledger
         self._spec = spec
         self._listing = listing
@@ -69,12 +68,12 @@ class Units:
         async with self._stage("read"):
             known = (await asyncio.to_thread(self._ledger.known, self._spec.collection, [listed.name])).get(listed.name)
             content, source = await self._content(unit, known, files)
-            stored = await asyncio.to_thread(self._collection.content_hashes, [listed.name])
+            stored = await asyncio.to_thread(self._target.content_hashes, [listed.name])
         key = f"{pipeline}:{content}"
         if stored.get(listed.name) == key:
             if known is None or known.says(listed):
                 return Made(unit, content, pipeline, None)
-            own = await asyncio.to_thread(self._items_of, listed.name)
+            own = await asyncio.to_thread(self._target.items_of, listed.name)
             if own:
                 return Made(unit, content, pipeline, _renamed(listed.name, own, unit), copied=True)
         while (twin := self._making.get((content, pipeline))) is not None:
@@ -107,7 +106,12 @@ class Units:
     async def _content(self, unit: Unit, known: Known | None, files: ExitStack) -> tuple[str, Source | None]:
         """The file's content hash, and the file when it had to be read for that."""
         listed = unit.listed
-        if known is not None and listed.fingerprint and (known.uri, known.fingerprint) == (listed.uri, listed.fingerprint):
+        if (
+            known is not None
+            and known.content_hash
+            and listed.fingerprint
+            and (known.uri, known.fingerprint) == (listed.uri, listed.fingerprint)
+        ):
             return known.content_hash, None
         source = await self._opened(unit, files)
         return await asyncio.to_thread(_digest, source, self._engine.limits), source
@@ -138,24 +142,10 @@ class Units:
     def _copied(self, unit: Unit, content: str, pipeline: str) -> list[Item]:
         """The items of another file with the same bytes under this unit's name, or none."""
         for name in self._ledger.names_of_content(self._spec.collection, content, pipeline):
-            items = [item for item in self._items_of(name) if item.content_hash == f"{pipeline}:{content}"]
+            items = [item for item in self._target.items_of(name) if item.content_hash == f"{pipeline}:{content}"]
             if items:
                 return _renamed(name, items, unit)
         return []
-
-    def _items_of(self, name: str) -> list[Item]:
-        try:
-            return [self._collection.get(name)]
-        except UnknownItem:
-            items: list[Item] = []
-            cursor: str | None = None
-            size = min(_PAGE, self._engine.limits.page_items)
-            while True:
-                page = self._collection.page(size, cursor, {"id": {"prefix": f"{name}#"}})
-                items += [item for item in page.items if is_clip_of(item.id, name)]
-                cursor = page.cursor
-                if cursor is None:
-                    return items
 
     @asynccontextmanager
     async def _stage(self, name: str) -> AsyncIterator[None]:

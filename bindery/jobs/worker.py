@@ -9,7 +9,6 @@ from dataclasses import asdict
 from functools import partial
 from typing import TypeVar
 
-from bindery.collections import Collection
 from bindery.engine.engine import Engine
 from bindery.errors import BinderyError, InternalError, PoisonFile, ServerFault, SourceUnavailable, TooManyFailures
 from bindery.jobs.commit import Committer, Result
@@ -19,6 +18,7 @@ from bindery.jobs.listing import Listing
 from bindery.jobs.progress import Progress, Snapshot
 from bindery.jobs.retry import with_retries
 from bindery.jobs.room import Room
+from bindery.jobs.target import Target
 from bindery.jobs.units import Made, Units
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class Worker:
     def __init__(
         self,
         engine: Engine,
-        collection: Collection,
+        target: Target,
         ledger: Ledger,
         job: Job,
         listing: Listing,
@@ -53,8 +53,8 @@ class Worker:
         self._ledger = ledger
         self._job = job
         self._leases = ledger.leases(job.id)
-        self._units = Units(engine, collection, ledger, job.spec, listing)
-        self._committer = Committer(collection, ledger, job, self._leases, engine.bundle, self._on_ended)
+        self._units = Units(engine, target, ledger, job.spec, listing)
+        self._committer = Committer(target, ledger, job, self._leases, engine.bundle, self._on_ended)
         self._progress = progress
         self._tell = tell
         self._on_progress = on_progress

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -85,3 +86,20 @@ def test_clips_are_written_with_their_times(run: Run, tmp_path: Path) -> None:
     assert len(item["clips"][0]["embedding"]) == len(item["embedding"]) == told.json["dimension"]
     assert run("embed", "--modality", "audio", tmp_path / "tones.wav", *options, "--format", "npy").code == 1
     assert run("embed", "--modality", "audio", tmp_path / "nothing.wav", *options).code == 1
+
+
+def test_a_source_becomes_shards_that_a_collection_imports(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "media"
+    folder.mkdir()
+    for name in ("dog.wav", "elephant.jpg", "bathroom-depth.png"):
+        shutil.copy(EXAMPLES / name, folder)
+    (folder / "bad.jpg").write_bytes(b"\xff\xd8\xff not a picture")
+    done = run("embed", folder, "--out", tmp_path / "shards", "--rule", "*-depth.png=depth")
+    assert (done.code, done.out) == (3, b"4 listed = 3 done + 0 skipped + 1 failed\n")
+    assert "error[unreadable_media]: bad.jpg" in done.err
+    again = run("embed", folder, "--out", tmp_path / "shards", "--rule", "*-depth.png=depth", "--option", "clip_seconds=10")
+    assert again.out == b"4 listed = 0 done + 3 skipped + 1 failed\n"
+    assert run("collection", "import", "shelf", tmp_path / "shards", "--create").code == 0
+    assert run("search", "--collection", "shelf", "--item", "dog.wav", "--format", "json").code == 0
+    assert run("embed", folder).code == 2
+    assert run("embed", folder, folder, "--out", tmp_path / "other").code == 2

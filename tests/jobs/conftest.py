@@ -23,6 +23,7 @@ from bindery.jobs.ledger import Job, Ledger
 from bindery.jobs.report import Report
 from bindery.jobs.run import JobRun
 from bindery.jobs.spec import JobSpec
+from bindery.jobs.target import in_collections
 from bindery.limits import Limits
 from tests.hostile.pictures import png, zeros
 from tests.media import clips
@@ -172,7 +173,7 @@ class Indexer:
         ledger = Ledger(self.data)
         try:
             with Store(self.data) as store:
-                return await JobRun(engine, store, ledger, job(ledger)).run()
+                return await JobRun(engine, in_collections(store), ledger, job(ledger)).run()
         finally:
             ledger.close()
             await engine.stop(0)

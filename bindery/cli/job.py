@@ -1,0 +1,89 @@
+"""What the commands that run a job share: its spec, the job that was interrupted, and the bar while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from bindery.cli.console import complain, note, progress_console
+
+if TYPE_CHECKING:
+    from bindery.jobs.ledger import Job, Ledger
+    from bindery.jobs.progress import Snapshot
+    from bindery.jobs.report import Report
+    from bindery.jobs.spec import JobSpec
+    from bindery.jobs.target import OpenTarget
+    from bindery.settings import Settings
+
+_INTERRUPTED = 130  # as shells say it: 128 + SIGINT
+
+
+def job_spec(**given: object) -> JobSpec:
+    """Raises `InvalidParameter`."""
+    from pydantic import ValidationError
+
+    from bindery.errors import InvalidParameter
+    from bindery.jobs.spec import JobSpec
+
+    try:
+        return JobSpec.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise InvalidParameter(f"{first['loc'][0]}: {first['msg']}") from error
+
+
+def _job(ledger: Ledger, spec: JobSpec) -> Job:
+    """The interrupted job of the same work, or a new one."""
+    found = ledger.unfinished(spec)
+    if found is None:
+        return ledger.add(spec, "cli")
+    note(f"goes on with job {found.id}, which was interrupted")
+    ledger.set_state(found.id, "queued", spec=spec)
+    return ledger.job(found.id)
+
+
+def run_job(spec: JobSpec, ledger: Ledger, open_target: OpenTarget, settings: Settings) -> Report:
+    """Run it, or go on with it, to its end; failed files are told as they fail. Ctrl-C ends the command with 130."""
+    from bindery.jobs.report import report_of
+
+    job = _job(ledger, spec)
+    try:
+        report = asyncio.run(_run(job, ledger, open_target, settings))
+    except KeyboardInterrupt:
+        note(f"interrupted: {report_of(ledger, ledger.job(job.id))}; what is done is kept, run it again for the rest")
+        raise typer.Exit(_INTERRUPTED) from None
+    if report.left_out:
+        note(f'left out {report.left_out} files of no kind that the bundle takes, or of several; a --rule "GLOB=MODALITY" takes them in')
+    return report
+
+
+async def _run(job: Job, ledger: Ledger, open_target: OpenTarget, settings: Settings) -> Report:
+    from bindery.bundle import find_bundle, open_bundle
+    from bindery.engine.engine import Engine, EnginePolicy
+    from bindery.jobs.run import JobRun
+
+    engine = Engine(open_bundle(find_bundle(settings.bundle, settings.bundle_places())), settings.limits, EnginePolicy.of(settings))
+    await engine.start()
+    try:
+        with _bar() as shown:
+
+            def show(now: Snapshot) -> None:
+                stage = f", held up by {now.bottleneck}" if now.bottleneck else ""
+                shown.update(shown.task_ids[0], completed=now.ended, total=now.listed, description=f"{now.rate:.1f} files/s{stage}")
+
+            return await JobRun(
+                engine, open_target, ledger, job, on_failed=lambda name, error: complain(error, name), on_progress=show
+            ).run()
+    finally:
+        await engine.stop(0)
+
+
+def _bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = progress_console()
+    bar = Progress(*columns, console=console, disable=not console.is_terminal)
+    bar.add_task("listing", total=None)
+    return bar
