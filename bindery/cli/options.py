@@ -89,12 +89,22 @@ def parse_pairs(pairs: Sequence[str] | None) -> dict[str, str]:
 
 def parse_json(text: str | None, option: str) -> Mapping[str, Any] | None:
     """A JSON object given as an option."""
-    if text is None:
-        return None
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{option} is not JSON: {error}") from error
-    if not isinstance(document, dict):
+    document = None if text is None else _document(text, option)
+    if not isinstance(document, dict | None):
         raise typer.BadParameter(f"{option} must be a JSON object")
     return document
+
+
+def parse_list(text: str | None, option: str) -> Sequence[Any] | None:
+    """A JSON list given as an option."""
+    document = None if text is None else _document(text, option)
+    if not isinstance(document, list | None):
+        raise typer.BadParameter(f"{option} must be a JSON list")
+    return document
+
+
+def _document(text: str, option: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise typer.BadParameter(f"{option} is not JSON: {error}") from error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bindery.cli.console import note, print_json, print_table
-from bindery.cli.options import Bundle, DataDir, Device, Precision, Threads, bundle_of, open_model, parse_json, settings_of
+from bindery.cli.options import Bundle, DataDir, Device, Precision, Threads, bundle_of, open_model, parse_json, parse_list, settings_of
 
 if TYPE_CHECKING:
     from bindery.collections import Hit, SearchResult
@@ -26,6 +26,9 @@ def search(
     text: Annotated[str | None, typer.Argument(help="The query in words.")] = None,
     file: Annotated[str | None, typer.Option("--file", help="A file as the query; needs --modality.")] = None,
     item: Annotated[str | None, typer.Option("--item", metavar="ID", help="A stored item as the query.")] = None,
+    mix: Annotated[
+        str | None, typer.Option("--mix", metavar="JSON", help='E.g. [{"text": "rain", "weight": 0.7}, {"item": ID, "weight": -0.3}].')
+    ] = None,
     modality: Annotated[str | None, typer.Option("--modality", help="What --file is.")] = None,
     among: Annotated[list[str] | None, typer.Option("--among", metavar="MODALITY", help="Return only these. Repeatable.")] = None,
     top_k: Annotated[int, typer.Option("--top-k", help="How many hits.")] = 10,
@@ -43,11 +46,11 @@ def search(
     threads: Threads = None,
 ) -> None:
     """Search a collection; best hits first."""
-    if sum(way is not None for way in (text, file, item)) != 1:
-        raise typer.BadParameter("give one of: words, --file, --item")
+    if sum(way is not None for way in (text, file, item, mix)) != 1:
+        raise typer.BadParameter("give one of: words, --file, --item, --mix")
     if (file is None) != (modality is None):
         raise typer.BadParameter("--file and --modality go together; to return only some modalities there is --among")
-    where = parse_json(filter, "--filter")
+    where, parts = parse_json(filter, "--filter"), parse_list(mix, "--mix")
 
     from bindery.collections import open_store
     from bindery.search import SearchableCollection
@@ -58,7 +61,7 @@ def search(
         named = settings if bundle else bundle_of(found.definition, settings)
         searchable = SearchableCollection(store, found, open_model(named) if item is None else None)
         result = searchable.search(
-            text=text, file=file, item=item, modality=modality, modalities=among, top_k=top_k, offset=offset,
+            text=text, file=file, item=item, mix=parts, modality=modality, modalities=among, top_k=top_k, offset=offset,
             filter=where, group_by=group_by, min_score=min_score,
         )  # fmt: skip
     if format is Format.JSON:

@@ -95,7 +95,7 @@ class Committer:
             held = self._leases.confirm([result.unit for result in batch])
             if len(held) < len(batch):  # this process was away so long that another has taken them
                 log.warning("%d files were given to another worker meanwhile; what became of them here is dropped", len(batch) - len(held))
-                batch = [result for result in batch if result.unit.listed.name in held]
+                batch = [result for result in batch if (result.unit.listed.name, result.unit.attempt) in held]
             endings, stored = self._stored(batch)
             taken = self._ledger.end(self._job, self._leases, endings, place=stored.place, moved=stored.moved, whole=True)
             if len(taken) == len(batch):

@@ -27,7 +27,8 @@ POISON_DEATHS = 3
 """And when it was left so often while it was alone, it is given up."""
 
 UNIT = "name, uri, size, modality, metadata, fingerprint, attempt, deaths_alone"
-_FREE = "job_id = ? AND (state = 'queued' OR (state = 'leased' AND lease_until < ?))"
+# What has run out but is this worker's own is still in work here: it slept, and did not die.
+_FREE = "job_id = ? AND (state = 'queued' OR (state = 'leased' AND lease_until < ? AND lease_owner != ?))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +66,12 @@ class Leases:
                 (time.time() + self.seconds, self._job, self.owner),
             )
 
-    def confirm(self, units: Sequence[Unit]) -> set[str]:
-        """The names of those that are still this worker's, renewed: nobody takes them while they are being committed."""
+    def confirm(self, units: Sequence[Unit]) -> set[tuple[str, int]]:
+        """Name and attempt of those that are still this worker's, renewed: nobody takes them while they are being committed."""
         until = time.time() + self.seconds
         with self._database.writing() as db:
             return {
-                unit.listed.name
+                (unit.listed.name, unit.attempt)
                 for unit in units
                 if db.execute(f"UPDATE units SET lease_until = ? WHERE {HELD}", (until, *self.fence(unit))).rowcount
             }
@@ -91,7 +92,9 @@ class Leases:
     def _take(self, where: str, limit: int, count: str) -> list[Unit]:
         now = time.time()
         with self._database.writing() as db:
-            rows = db.execute(f"SELECT {UNIT} FROM units WHERE {where} ORDER BY modality, name LIMIT ?", (self._job, now, limit)).fetchall()
+            rows = db.execute(
+                f"SELECT {UNIT} FROM units WHERE {where} ORDER BY modality, name LIMIT ?", (self._job, now, self.owner, limit)
+            ).fetchall()
             db.executemany(
                 f"UPDATE units SET state = 'leased', attempt = attempt + 1, {count}, lease_owner = ?, lease_until = ? "
                 "WHERE job_id = ? AND name = ?",

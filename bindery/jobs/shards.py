@@ -50,7 +50,8 @@ class InShards:
         self._ledger = ledger
         self._limits = limits
         self._rows_per_file = rows_per_file
-        self._gone: list[str] = []
+        self._new: list[str] = []  # shards in the home folder that the ledger is about to learn of
+        self._old: list[str] = []  # and those that they replace
         self._recover()
 
     @property
@@ -78,11 +79,18 @@ class InShards:
         return Stored([], "", self._without(names))
 
     def publish(self) -> None:
-        self._recover()
+        for name in self._new:
+            (self._home / name).rename(self._out / name)
+        for name in self._old:
+            (self._out / name).unlink()
+        if self._new or self._old:
+            _sync(self._out)
+        self._new, self._old = [], []
 
     def discard(self) -> None:
-        for path in self._home.glob("*.parquet"):
-            path.unlink()
+        for name in self._new:
+            (self._home / name).unlink()
+        self._new, self._old = [], []
 
     def finish(self) -> None:
         """Join small shards, in the order of their names, up to the size of a whole one."""
@@ -100,6 +108,7 @@ class InShards:
     def _join(self, names: Sequence[str]) -> None:
         if len(names) > 1:
             joined = self._written(self._items(name) for name in names)
+            self._old += names
             self._ledger.move(COLLECTION, dict.fromkeys(names, joined))
             self.publish()
 
@@ -120,6 +129,7 @@ class InShards:
         for place, gone in places.items():
             kept = [item for item in self._items(place) if not _is_of(item.id, gone)]
             moved[place] = self._written([kept]) if kept else None
+            self._old.append(place)
         return moved
 
     def _items(self, place: str) -> list[Item]:
@@ -135,6 +145,7 @@ class InShards:
             _sync(self._home / name)
         except OSError as error:
             raise _writing_error(self._home / name, error) from error
+        self._new.append(name)
         return name
 
     def _recover(self) -> None:

@@ -125,6 +125,11 @@ def test_search_by_words_file_and_item(run: Run, tmp_path: Path) -> None:
     assert "dog.wav" not in [hit["id"] for hit in run(*ask, "--item", "dog.wav").json["hits"]]
     assert {hit["modality"] for hit in run(*ask, "words", "--among", "audio").json["hits"]} == {"audio"}
     assert len(run(*ask, "words", "--filter", '{"id": {"prefix": "depth/"}}').json["hits"]) == 1
+    alone = run(*ask, "--file", EXAMPLES / "dog.wav", "--modality", "audio").json["hits"]
+    parts = f'[{{"file": "{EXAMPLES / "dog.wav"}", "modality": "audio"}}, {{"text": "words", "weight": 0}}]'
+    mixed = run(*ask, "--mix", parts).json["hits"]
+    assert [(hit["id"], round(hit["score"], 3)) for hit in mixed] == [(hit["id"], round(hit["score"], 3)) for hit in alone]
+    assert run(*ask, "--mix", '{"text": "no list"}').code == 2
     wrong = run(*ask, "words", "--filter", '{"color": {"eq": "red"}}')
     assert wrong.code == 1
     assert wrong.err.startswith("error[invalid_filter]: no field 'color'")

@@ -52,7 +52,7 @@ def test_a_stale_holder_is_refused_and_the_new_one_taken(ledger: Ledger) -> None
     stale, fresh = ledger.leases(job.id, seconds=0.0), ledger.leases(job.id)
     old = stale.take(10)
     assert fresh.take(1)[0].attempt == old[0].attempt + 1
-    assert stale.confirm(old) == {old[1].listed.name}
+    assert stale.confirm(old) == {(old[1].listed.name, 1)}
     assert [ending.unit for ending in ledger.end(job, stale, [_done(unit) for unit in old])] == [old[1]]
     assert ledger.counts(job.id)["done"] == 1
     (mine,) = (unit for unit in old[:1])
@@ -61,12 +61,22 @@ def test_a_stale_holder_is_refused_and_the_new_one_taken(ledger: Ledger) -> None
     assert ledger.job(job.id).encoded == 1
 
 
-def test_one_worker_is_fenced_from_its_own_earlier_lease(ledger: Ledger) -> None:
+def test_a_worker_that_slept_goes_on_with_its_own(ledger: Ledger) -> None:
     job = _entered(ledger, 1)
     leases = ledger.leases(job.id, seconds=0.0)
-    first, second = leases.take(1)[0], leases.take(1)[0]
-    assert ledger.end(job, leases, [_done(first)]) == []
-    assert len(ledger.end(job, leases, [_done(second)])) == 1
+    (unit,) = leases.take(1)
+    assert leases.take(1) == []  # it has run out, but it is in work here
+    assert len(ledger.end(job, leases, [_done(unit)])) == 1
+
+
+def test_all_or_none_are_taken_when_that_is_asked(ledger: Ledger) -> None:
+    job = _entered(ledger, 2)
+    leases = ledger.leases(job.id, seconds=0.0)
+    units = leases.take(2)
+    ledger.leases(job.id).take(1)
+    assert ledger.end(job, leases, [_done(unit) for unit in units], whole=True) == []
+    assert (ledger.counts(job.id)["done"], ledger.job(job.id).encoded) == (0, 0)
+    assert len(ledger.end(job, leases, [_done(units[1])], whole=True)) == 1
 
 
 def test_what_is_renewed_is_not_taken(ledger: Ledger) -> None:
@@ -76,7 +86,7 @@ def test_what_is_renewed_is_not_taken(ledger: Ledger) -> None:
     holder.seconds = 60.0
     holder.renew()
     assert other.take(1) == []
-    assert holder.confirm([unit]) == {unit.listed.name}
+    assert holder.confirm([unit]) == {(unit.listed.name, 1)}
 
 
 def test_a_file_that_changes_while_it_is_in_work_is_queued_again(ledger: Ledger) -> None:
@@ -118,33 +128,33 @@ def _work(folder: Path, job: str, seed: int, log: Path) -> None:
     """A worker that stalls at random for longer than its leases last, and writes down what was taken from it."""
     chance = random.Random(seed)
     ledger = Ledger(folder)
-    leases = ledger.leases(job, seconds=0.03)
+    leases = ledger.leases(job, seconds=0.3)
     found = ledger.job(job)
     with log.open("a") as stream:
         while any(ledger.counts(job)[state] for state in ("queued", "leased")):  # type: ignore[literal-required]
             units = leases.take(4) or [unit for unit in [leases.take_alone()] if unit is not None]
-            time.sleep(chance.choice([0.0, 0.0, 0.05]))
+            time.sleep(chance.choice([0.0, 0.0, 0.0, 0.5]))
             held = leases.confirm(units)
-            time.sleep(chance.choice([0.0, 0.0, 0.05]))
-            for ending in ledger.end(found, leases, [_done(unit) for unit in units if unit.listed.name in held]):
+            time.sleep(chance.choice([0.0, 0.0, 0.0, 0.5]))
+            for ending in ledger.end(found, leases, [_done(unit) for unit in units if (unit.listed.name, unit.attempt) in held]):
                 stream.write(ending.unit.listed.name + "\n")
                 stream.flush()
     ledger.close()
 
 
 def test_three_processes_that_stall_commit_each_unit_once(ledger: Ledger, tmp_path: Path) -> None:
-    job = _entered(ledger, 60)
+    job = _entered(ledger, 30)
     context = multiprocessing.get_context("spawn")
     logs = [tmp_path / f"log{number}" for number in range(3)]
     workers = [context.Process(target=_work, args=(tmp_path, job.id, seed, log)) for seed, log in enumerate(logs)]
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join(300)
         assert worker.exitcode == 0
     taken = [name for log in logs for name in log.read_text().split()]
-    assert sorted(taken) == [f"{number:03}.png" for number in range(60)]
-    assert ledger.job(job.id).encoded == 60
+    assert sorted(taken) == [f"{number:03}.png" for number in range(30)]
+    assert ledger.job(job.id).encoded == 30
 
 
 def test_a_run_whose_units_are_taken_from_it_commits_none_of_them(run: Indexer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +174,7 @@ def test_a_run_whose_units_are_taken_from_it_commits_none_of_them(run: Indexer, 
 
     def steal() -> None:
         ledger = Ledger(run.data)
-        while not ended.wait(0.001):
+        while not ended.wait(0.02) and len(stolen) < 10:  # it must not keep the others from the lock
             for job in ledger.jobs():
                 thief = Leases(ledger._database, job.id)
                 units = [unit for unit in take(thief, 1) if unit.attempt > 1]

@@ -13,8 +13,10 @@ import pytest
 from bindery.collections import Store
 from bindery.errors import InvalidParameter, TooManyFailures
 from bindery.jobs.ledger import Ledger
+from bindery.jobs.sources import spool
 from tests import longmedia
 from tests.jobs.conftest import Indexer, contents, generated, picture, put
+from tests.jobs.test_webdataset import tar_of
 from tests.media.clips import png_header, tone
 from tests.media.clips import sound as encoded_sound
 
@@ -175,3 +177,19 @@ def test_a_bucket_goes_in_and_again_only_where_it_changed(run: Indexer, s3: obje
     put(s3, {"job/new.txt": b"new", "job/part0/0000.png": objects["job/part2/0002.png"]})
     again = run("s3://archive/job")
     assert (str(again), again.copied, run.encoded) == ("7 listed = 2 done + 5 skipped + 0 failed", 1, 1)
+
+
+def test_tars_hold_what_the_folder_did_also_through_spooled_files(
+    run: Indexer, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "IN_MEMORY", 100)  # so that the decoders are handed temporary files
+    folder = generated(tmp_path / "media", 6)
+    (folder / "part1/long.wav").write_bytes(longmedia.wav())
+    tar_of(tmp_path / "all.tar", {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.*"))})
+    assert str(run(tmp_path / "all.tar")) == "7 listed = 7 done + 0 skipped + 0 failed"
+    from_folder = Indexer(toy, tmp_path / "other")
+    from_folder(folder)
+    assert {id.removeprefix("all.tar/"): row[2:] for id, row in contents(run.data).items()} == {
+        id: row[2:] for id, row in contents(from_folder.data).items()
+    }
+    assert str(run(tmp_path / "all.tar")) == "7 listed = 0 done + 7 skipped + 0 failed"
