@@ -28,7 +28,6 @@ from statistics import median
 from typing import Any
 
 from closed_loop import one_by_one, saturate
-from large_bundle import large_bundle
 from server_process import serving, torch_peer
 from under_stress import overload, poison, soak
 
@@ -188,6 +187,12 @@ def start(effort: Effort) -> dict[str, Any]:
 PARTS = ("start", "latency", "saturated", "overload", "poison", "soak", "saturated_large", "peers")
 
 
+def large(scratch: Path) -> Path:
+    from large_bundle import large_bundle  # torch, which the other parts do not need
+
+    return large_bundle(scratch)
+
+
 def run(part: str, effort: Effort, scratch: Path) -> dict[str, Any]:
     match part:
         case "start":
@@ -197,9 +202,9 @@ def run(part: str, effort: Effort, scratch: Path) -> dict[str, Any]:
         case "saturated":
             return saturated(find_bundle("starter"), CALLERS, effort)
         case "saturated_large":
-            return saturated(large_bundle(scratch), LARGE_CALLERS, effort)
+            return saturated(large(scratch), LARGE_CALLERS, effort)
         case "peers":
-            return peers(large_bundle(scratch), effort)
+            return peers(large(scratch), effort)
         case "overload":
             return overload(effort.seconds, effort.turns)
         case "poison":

@@ -12,6 +12,7 @@ from bindery import __version__
 from bindery.settings import Settings
 from service import page, problems
 from service.auth import Doorkeeper
+from service.crowd import Crowd
 from service.edge import Edge
 from service.keyring import KeyRing
 from service.logs import configure_logs
@@ -62,6 +63,7 @@ def create_app(settings: Settings | None = None, fetcher: Fetcher | None = None,
         app.include_router(router)
     app.router.default = page.Page(page.WEB, app.router.not_found)
     describe_app(app, asked_for=ring.closed)
+    app.add_middleware(Crowd, state=state)
     app.add_middleware(Doorkeeper, ring=ring, settings=settings)
     if settings.cors_origins:
         app.add_middleware(

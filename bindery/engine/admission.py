@@ -6,6 +6,7 @@ Costs are measured, not assumed: each graph's at the start, and both graphs' and
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,9 @@ from bindery.limits import Limits
 
 BATCH_SHARE = 0.75
 """Of each bound, what batch work may fill: it is refused first, and leaves room for those who wait for their answer."""
+
+CROWD, CROWD_S = 20, 1.0
+"""So many refusals in so many seconds are a crowd: to ask each request what it wants, only to refuse it, takes time from those let in."""
 
 _DECODE_GUESS_MS = 20.0  # until the first file of a modality was decoded
 _WEIGHT = 0.1  # of the newest measurement
@@ -91,6 +95,7 @@ class Admission:
         self._decoders = decoders
         self._decode_ms: dict[Priority, float] = {"interactive": 0.0, "batch": 0.0}
         self._infer_ms: dict[Priority, float] = {"interactive": 0.0, "batch": 0.0}
+        self._refusals: deque[float] = deque(maxlen=CROWD)  # when the last ones were, on `time.monotonic`'s clock
         self.seats = 0
         self.bytes = 0
 
@@ -104,8 +109,18 @@ class Admission:
     def take(self, wanted: Sequence[Cost], priority: Priority, deadline: float | None) -> list[Seat]:
         """Seats for all, or `QueueFull` for all. An idle engine takes whatever comes: waiting would not make it fit."""
         if self.seats:
-            self._check(wanted, priority, deadline)
+            try:
+                self._check(wanted, priority, deadline)
+            except QueueFull:
+                self._refusals.append(time.monotonic())
+                raise
         return [Seat(self, cost, priority) for cost in wanted]
+
+    def check_crowd(self, priority: Priority, deadline: float | None) -> None:
+        """Raises `QueueFull` when there is a crowd and no room for any item, whatever it is: it need not be looked at."""
+        crowded = len(self._refusals) == CROWD and time.monotonic() - self._refusals[0] < CROWD_S
+        if crowded and self.seats:
+            self._check([Cost()], priority, deadline)
 
     def _check(self, wanted: Sequence[Cost], priority: Priority, deadline: float | None) -> None:
         share = BATCH_SHARE if priority == "batch" else 1.0

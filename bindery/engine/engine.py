@@ -182,6 +182,14 @@ class Engine:
         """How long the present run of a graph has lasted; 0 when none runs."""
         return self._encoding.running_s
 
+    def check_crowd(self, modality: str, priority: Priority, deadline: float | None) -> None:
+        """As `Admission.check_crowd`: for a door that would rather not read what comes. Raises `QueueFull`."""
+        try:
+            self.queue.check_crowd(priority, deadline)
+        except QueueFull as error:
+            self._emit(Refused(modality, error.code))
+            raise
+
     @contextmanager
     def seats(
         self, wanted: Sequence[tuple[str, Value]], *, deadline: float | None = None, priority: Priority = "interactive"

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from bindery.engine.admission import Admission, Cost, Costs
+from bindery.engine.admission import CROWD, Admission, Cost, Costs
 from bindery.errors import QueueFull
 from bindery.limits import Limits
 
@@ -92,3 +92,16 @@ def test_batch_work_is_refused_first_and_does_not_make_others_wait() -> None:
         admission.take([SECOND], "batch", None)
     assert admission.wait_ms("interactive") == 0
     admission.take([SECOND], "interactive", time.monotonic() + 0.5)
+
+
+def test_a_crowd_is_only_known_after_many_refusals_and_only_while_there_is_no_room() -> None:
+    admission = Admission(Limits(queue_ms=2500), decoders=2)
+    (seat,) = admission.take([Cost(infer_ms=9000)], "interactive", None)
+    for _ in range(CROWD):
+        admission.check_crowd("interactive", None)
+        with pytest.raises(QueueFull):
+            admission.take([SECOND], "interactive", None)
+    with pytest.raises(QueueFull, match=r"9000 ms; at most 2500"):
+        admission.check_crowd("interactive", None)
+    seat.leave()
+    admission.check_crowd("interactive", None)

@@ -1,0 +1,84 @@
+"""A crowd at the door: when the engine refuses one request after another, the next ones are refused without being read.
+
+Pure ASGI, behind the doorkeeper, so that strangers and those over their share are told so first. Reading, parsing and routing a
+request costs several times what saying "later" costs; under a flood that would come out of the goodput of those let in. What it
+does not do: look into the cache. The first refusals of each second still go the whole way, and find what is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from bindery.errors import BinderyError, EngineDown, QueueFull, Starting
+from service.exchange import Exchange, exchange_of
+from service.problems import problem_response
+from service.state import State
+
+_EMBEDDING = re.compile(r"/v1/embed/([^/]+)|/v1/embeddings")
+_SMALL_BYTES = 16 * 1024
+"""A body up to this is most likely here already; taking it in keeps the connection, which costs less than a new one."""
+_SMALL_WAIT_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    path: str
+
+
+_EMBED, _OPENAI = _Route("/v1/embed/{modality}"), _Route("/v1/embeddings")
+
+
+class Crowd:
+    def __init__(self, app: ASGIApp, state: State) -> None:
+        self._app = app
+        self._state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        embedding = _EMBEDDING.fullmatch(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if embedding is None:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        refusal = self._refusal(embedding[1], exchange_of(request))
+        if refusal is None:
+            await self._app(scope, receive, send)
+            return
+        scope["route"] = _EMBED if embedding[1] else _OPENAI  # as the router would have written it, for metrics and the log
+        await _take_small_body(request.headers, receive)
+        await problem_response(request, refusal)(scope, receive, send)
+
+    def _refusal(self, modality: str | None, exchange: Exchange) -> BinderyError | None:
+        """Only when it holds for every model, since which one is wanted stands in the body."""
+        deadline = None if exchange.asked_ms is None else exchange.started + exchange.asked_ms / 1000
+        refusal: BinderyError | None = None
+        try:
+            engines = self._state.models.engines
+        except (Starting, EngineDown):  # the route says so
+            return None
+        for engine in engines:
+            known = modality if modality in engine.encoders else next(iter(engine.encoders), "")
+            try:
+                engine.check_crowd(known, exchange.priority, deadline)
+            except QueueFull as error:
+                refusal = error
+            else:
+                return None
+        return refusal
+
+
+async def _take_small_body(headers: Headers, receive: Receive) -> None:
+    length = headers.get("content-length", "")
+    if not length.isascii() or not length.isdigit() or int(length) > _SMALL_BYTES:
+        return
+    try:
+        async with asyncio.timeout(_SMALL_WAIT_S):
+            while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
+                pass
+    except TimeoutError:
+        return

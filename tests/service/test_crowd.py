@@ -1,0 +1,38 @@
+"""A flood: refused unread once there is a crowd, and only as long as there is no room."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from bindery.engine.admission import CROWD, Cost
+from bindery.settings import Settings
+from service.app import create_app
+from tests.service.test_app import asking
+
+JSON = {"Content-Type": "application/json"}
+
+
+async def test_a_crowd_is_refused_unread_and_let_in_again_when_there_is_room(toy_settings: Settings, tmp_path: Path) -> None:
+    app = create_app(toy_settings.model_copy(update={"data_dir": tmp_path}))
+    async with app.router.lifespan_context(app), asking(app) as client:
+        while (await client.get("/readyz")).status_code != 200:
+            await asyncio.sleep(0.05)
+        queue = app.state.service.engine.queue
+        (seat,) = queue.take([Cost(infer_ms=1e6)], "interactive", None)
+        whole = [await client.post("/v1/embed/text", json={"inputs": [f"text {number}"]}) for number in range(CROWD)]
+        unread = await client.post("/v1/embed/text", content=b"{", headers=JSON)
+        openai = await client.post("/v1/embeddings", content=b"{", headers=JSON)
+        elsewhere = await client.post("/v1/similarity", content=b"{", headers=JSON)
+        metrics = (await client.get("/metrics")).text
+        seat.leave()
+        broken = await client.post("/v1/embed/text", content=b"{", headers=JSON)
+        fine = await client.post("/v1/embed/text", json={"inputs": ["a text"]})
+    assert {(one.status_code, one.json()["code"]) for one in whole} == {(503, "queue_full")}
+    assert (unread.status_code, unread.json()["code"]) == (503, "queue_full")
+    assert int(unread.headers["retry-after-ms"]) > 0
+    assert openai.json()["error"]["code"] == "queue_full"
+    assert elsewhere.json()["code"] == broken.json()["code"] == "malformed_json"
+    assert fine.status_code == 200
+    assert f'route="/v1/embed/{{modality}}",status="503"}} {CROWD + 1}.0' in metrics
+    assert 'bindery_items_refused_total{code="queue_full",modality="text",model="toy"}' in metrics
