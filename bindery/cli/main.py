@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bindery import __version__
-from bindery.cli import bench, bundle, classify, collection, embed, index, keys, search, serve
+from bindery.cli import bench, bundle, calibrate, classify, collection, embed, index, keys, search, serve
 from bindery.cli.console import FAILED, complain
 from bindery.errors import BinderyError
 
@@ -21,6 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("serve", epilog="Example: bindery serve --port 8080 --data-dir ./data")(serve.serve)
+app.command("calibrate", epilog="Example: bindery calibrate --bundle starter --data-dir ./data")(calibrate.calibrate)
 app.command("embed", epilog="Example: bindery embed --modality audio dog.wav rain.flac --out vectors.npy")(embed.embed)
 app.command("classify", epilog='Example: bindery classify --modality audio dog.wav --label "dog barking" --label rain')(classify.classify)
 app.command("index", epilog='Example: bindery index ./media --collection archive --rule "depth/**=depth"')(index.index)

@@ -32,6 +32,8 @@ class Encoding:
         self, bundle: Bundle, costs: Costs, *, max_batch: int, canary_s: float, emit: Callable[[Event], None], on_dead: Callable[[], None]
     ) -> None:
         self.encoders: dict[str, Encoder] = {}
+        self.batches: dict[str, int] = {}
+        """The largest batch of an encoder that gains by its size on this machine, where that was measured."""
         self._bundle = bundle
         self._costs = costs
         self._max_batch = max_batch
@@ -99,7 +101,8 @@ class Encoding:
                 self._emit(BatchRun(modality, items, infer_ms))
 
         pad_id = spec.pad_id if isinstance(spec, TextSpec) else 0
-        return Batcher(encoder, pad_id=pad_id, max_batch=self._max_batch, runtime=runtime, executor=self._thread, on_batch=ran)
+        max_batch = min(self._max_batch, self.batches.get(modality, self._max_batch))
+        return Batcher(encoder, pad_id=pad_id, max_batch=max_batch, runtime=runtime, executor=self._thread, on_batch=ran)
 
     def _question(self, modality: str, tokenizer: TextTokenizer | None) -> Tensors:
         entry = self._bundle.modality(modality)

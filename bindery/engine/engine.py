@@ -18,6 +18,7 @@ from bindery.decoded import Extent
 from bindery.engine import supervision
 from bindery.engine.admission import Admission, Costs, Seat
 from bindery.engine.cache import Value, VectorCache, content_key
+from bindery.engine.calibration import FOLDER, Tuned, read_calibration
 from bindery.engine.embedded import NO_TIME, Embedded
 from bindery.engine.encoding import Encoding
 from bindery.engine.events import Admitted, CacheLookup, Dropped, Event, Failed, Finished, Listener, Refused, WorkerReplaced
@@ -67,6 +68,8 @@ class EnginePolicy:
     canary_s: float = 60.0
     cache_dir: Path | None = None
     """Where graphs made ready for this machine are kept."""
+    calibrations: Path | None = None
+    """Where `bindery calibrate` keeps what it found; None: nothing is looked up."""
 
     @classmethod
     def of(cls, settings: Settings) -> EnginePolicy:
@@ -79,6 +82,7 @@ class EnginePolicy:
             cache_bytes=settings.cache_bytes,
             canary_s=settings.canary_seconds,
             cache_dir=settings.cache_dir,
+            calibrations=settings.data_dir / FOLDER,
         )
 
 
@@ -308,8 +312,13 @@ class Engine:
 
     def _open(self) -> None:
         self._preparation.open()
-        threads = self.policy.threads or usable_cores()
+        policy = self.policy
+        tuned: Mapping[str, Tuned] = {}
+        if policy.calibrations is not None:
+            tuned = read_calibration(policy.calibrations, self.bundle, policy.device, policy.precision)
+            self._encoding.batches = {name: one.max_batch for name, one in tuned.items()}
         for name in self.bundle.manifest.modalities:
+            threads = policy.threads or (tuned[name].threads if name in tuned else usable_cores())
             self._encoding.encoders[name] = self._open_encoder(
                 self.bundle,
                 name,
