@@ -28,7 +28,7 @@ from statistics import median
 from typing import Any
 
 from closed_loop import one_by_one, saturate
-from server_process import serving, torch_peer
+from server_process import Server, serving, torch_peer
 from under_stress import overload, poison, soak
 
 from bindery.bundle import Bundle, find_bundle, open_bundle
@@ -80,23 +80,37 @@ def ready_tensors(bundle: Bundle, modality: str, count: int) -> list[Tensors]:
     return [prepare(Source.of(body), spec, parse_options(spec.kind, {}), Limits()).tensors for body in bodies]
 
 
-def bare_rate(encoder: Encoder, batch: Tensors, seconds: float) -> float:
-    rows, done, began = len(next(iter(batch.values()))), 0, time.perf_counter()
+Rate = tuple[float, float]
+"""Items a second, and milliseconds of processor time an item, decoders and HTTP included. Neighbours change the second one little."""
+
+
+def bare_rate(encoder: Encoder, batch: Tensors, seconds: float) -> Rate:
+    rows, done, began, busy = len(next(iter(batch.values()))), 0, time.perf_counter(), time.process_time()
     while done == 0 or time.perf_counter() - began < seconds:
         encoder.encode(batch)
         done += rows
-    return done / (time.perf_counter() - began)
+    return done / (time.perf_counter() - began), (time.process_time() - busy) * 1000 / done
 
 
-def in_turns(ours: Callable[[], float], other: Callable[[], float], turns: int) -> dict[str, Any]:
-    """Medians of both and of their ratio, ours over the other."""
+def http_rate(server: Server, drawn: Iterator[Parcel], callers: int, seconds: float, items: int = 1) -> Rate:
+    """``items``: of each request."""
+    busy = server.cpu_s()
+    tally = saturate(server.url, drawn, callers, seconds, callers)
+    return tally.per_s * items, (server.cpu_s() - busy) * 1000 / (tally.good * items)
+
+
+def in_turns(ours: Callable[[], Rate], other: Callable[[], Rate], turns: int) -> dict[str, Any]:
+    """Medians of both and of their ratios, ours over the other. ``cpu_ratio``: what the ratio is when the cores are all there is."""
     pairs = [(other(), ours()) for _ in range(turns)]
-    ratios = sorted(mine / theirs for theirs, mine in pairs)
+    ratios = sorted(mine[0] / theirs[0] for theirs, mine in pairs)
     return {
-        "ours_per_s": round(median(mine for _, mine in pairs), 3),
-        "other_per_s": round(median(theirs for theirs, _ in pairs), 3),
+        "ours_per_s": round(median(mine[0] for _, mine in pairs), 3),
+        "other_per_s": round(median(theirs[0] for theirs, _ in pairs), 3),
         "ratio": round(median(ratios), 3),
         "ratio_min_max": [round(ratios[0], 3), round(ratios[-1], 3)],
+        "ours_cpu_ms": round(median(mine[1] for _, mine in pairs), 2),
+        "other_cpu_ms": round(median(theirs[1] for theirs, _ in pairs), 2),
+        "cpu_ratio": round(median(theirs[1] / mine[1] for theirs, mine in pairs), 3),
     }
 
 
@@ -113,7 +127,7 @@ def saturated(directory: Path, callers: dict[str, int], effort: Effort) -> dict[
             saturate(server.url, drawn, count, 0.2, count)
             many = MANY if kind == "texts" else 1
             rows[kind] = in_turns(
-                lambda drawn=drawn, count=count, many=many: saturate(server.url, drawn, count, effort.seconds, count).per_s * many,  # type: ignore[misc]
+                lambda drawn=drawn, count=count, many=many: http_rate(server, drawn, count, effort.seconds, many),  # type: ignore[misc]
                 lambda encoder=encoder, batch=batch: bare_rate(encoder, batch, effort.seconds),  # type: ignore[misc]
                 effort.turns,
             )
@@ -134,10 +148,10 @@ def peers(directory: Path, effort: Effort) -> dict[str, Any]:
                 for server in (ours, peer):
                     saturate(server.url, drawn, 2, 0.2, 2)
 
-                def rate(url: str, drawn: Iterator[Parcel] = drawn, count: int = count) -> float:
-                    return saturate(url, drawn, count, effort.seconds, count).per_s
+                def rate(server: Server, drawn: Iterator[Parcel] = drawn, count: int = count) -> Rate:
+                    return http_rate(server, drawn, count, effort.seconds)
 
-                rows[f"{kind}, bindery {precision}"] = in_turns(lambda: rate(ours.url), lambda: rate(peer.url), effort.turns)
+                rows[f"{kind}, bindery {precision}"] = in_turns(lambda: rate(ours), lambda: rate(peer), effort.turns)
                 print(kind, precision, json.dumps(rows[f"{kind}, bindery {precision}"]), flush=True)
     return {
         "fastapi_torch_lock": rows,

@@ -62,7 +62,7 @@ class Crowd:
         except (Starting, EngineDown):  # the route says so
             return None
         for engine in engines:
-            known = modality if modality in engine.encoders else next(iter(engine.encoders), "")
+            known = modality if modality is not None and modality in engine.encoders else next(iter(engine.encoders), "")
             try:
                 engine.check_crowd(known, exchange.priority, deadline)
             except QueueFull as error:

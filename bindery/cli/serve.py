@@ -43,6 +43,7 @@ def serve(
         log_config=None,  # the service sets up its own
         access_log=False,
         server_header=False,
+        ws="none",  # this API has no web sockets, and loading what speaks them takes a tenth of a second
         timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
     )
     server = uvicorn.Server(config)

@@ -25,12 +25,18 @@ def still(planes: NDArray[Any], spec: ImageSpec | ThermalSpec | DepthSpec) -> Te
 
 def to_unit(pixels: NDArray[Any]) -> NDArray[np.float32]:
     """8-bit pixels to 0..1; float pixels as they are."""
-    return pixels.astype(np.float32) / np.float32(255.0) if pixels.dtype == np.uint8 else pixels
+    if pixels.dtype != np.uint8:
+        return pixels
+    unit = pixels.astype(np.float32)
+    unit /= np.float32(255.0)
+    return unit
 
 
 def normalize(pixels: NDArray[np.float32], mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
     """Channels last."""
-    return np.asarray((pixels - np.asarray(mean, dtype=np.float32)) / np.asarray(std, dtype=np.float32), dtype=np.float32)
+    normal = pixels - np.asarray(mean, dtype=np.float32)
+    normal /= np.asarray(std, dtype=np.float32)
+    return normal
 
 
 def colours(picture: Picture, spec: ImageSpec | ThermalSpec) -> NDArray[np.uint8]:

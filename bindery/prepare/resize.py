@@ -44,7 +44,7 @@ def resized_sides(height: int, width: int, size: int, *, floor_ratio: bool = Fal
 def resize_crop(
     planes: NDArray[Any], size: int, interpolation: Interpolation, *, antialias: bool, load: Load, floor_ratio: bool = False
 ) -> Floats:
-    """``(n, height, width, channels)`` of any dtype to ``(n, size, size, channels)`` float32.
+    """``(n, height, width, channels)`` of any dtype to ``(n, size, size, channels)`` float32, a view on memory with channels first.
 
     ``load`` turns a block of stored pixels into float32 (scaling, normalising) before it is filtered.
     """
@@ -54,29 +54,26 @@ def resize_crop(
     columns = _cropped(_taps(width, new_width, interpolation, antialias), size)
     used, places = np.unique(columns.places, return_inverse=True)
     columns = Taps(places.reshape(columns.places.shape), columns.weights)
-    out = np.empty((planes.shape[0], size, len(used), planes.shape[3]), dtype=np.float32)
+    out = np.empty((planes.shape[0], planes.shape[3], size, len(used)), dtype=np.float32)  # channels apart, as the tensor will have them
     for low in range(0, size, _BAND):
         band = rows.places[low : low + _BAND]
         read, at = np.unique(band, return_inverse=True)
         block = load(np.take(np.take(planes, read, axis=1), used, axis=2))  # (n, read, used, channels)
         matrix = _matrix(at.reshape(band.shape), rows.weights[low : low + _BAND], len(read))
         flat = block.reshape(block.shape[0], len(read), -1)
-        out[:, low : low + _BAND] = np.matmul(matrix, flat).reshape(block.shape[0], len(band), *block.shape[2:])
-    return _columns(out, columns)
+        out[:, :, low : low + _BAND] = np.matmul(matrix, flat).reshape(block.shape[0], len(band), *block.shape[2:]).transpose(0, 3, 1, 2)
+    return _columns(out, columns).transpose(0, 2, 3, 1)
 
 
 def _columns(planes: Floats, taps: Taps) -> Floats:
-    """Filters axis 2 of ``(n, height, width, channels)``."""
-    count, height, _, channels = planes.shape
-    turned = np.ascontiguousarray(planes.transpose(0, 2, 1, 3)).reshape(count, planes.shape[2], -1)  # (n, width, height * channels)
-    size = len(taps.places)
-    out = np.empty((count, size, height * channels), dtype=np.float32)
-    for low in range(0, size, _BAND):
+    """Filters the last axis of ``(n, channels, height, width)``."""
+    out = np.empty((*planes.shape[:3], len(taps.places)), dtype=np.float32)
+    for low in range(0, len(taps.places), _BAND):
         places = taps.places[low : low + _BAND]
         first, stop = int(places.min()), int(places.max()) + 1
         matrix = _matrix(places - first, taps.weights[low : low + _BAND], stop - first)
-        out[:, low : low + _BAND] = np.matmul(matrix, turned[:, first:stop])
-    return np.ascontiguousarray(out.reshape(count, size, height, channels).transpose(0, 2, 1, 3))
+        out[..., low : low + _BAND] = np.matmul(planes[..., first:stop], matrix.T)
+    return out
 
 
 def _matrix(places: NDArray[np.int64], weights: Floats, width: int) -> Floats:

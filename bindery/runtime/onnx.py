@@ -11,6 +11,7 @@ import onnxruntime as ort
 from bindery.bundle import Artefact
 from bindery.decoded import Tensors
 from bindery.errors import BundleDamaged, DeviceUnavailable, InternalError
+from bindery.runtime.binding import Bound
 from bindery.runtime.collate import pieces
 from bindery.vectors import Vectors
 
@@ -19,7 +20,7 @@ Provider = str | tuple[str, dict[str, str]]
 
 
 class OnnxEncoder:
-    """One ONNX graph in one session. Thread-safe as ONNX Runtime's ``run`` is."""
+    """One ONNX graph in one session. On a GPU its inputs are bound to buffers there (`runtime/binding.py`)."""
 
     def __init__(
         self,
@@ -49,11 +50,14 @@ class OnnxEncoder:
         if actual != set(self.input_names):
             raise BundleDamaged(f"{path} takes {sorted(actual)}; the manifest says {sorted(self.input_names)}")
 
+        self._bound = None if device == "cpu" else Bound(self._session, device)
+
     def encode(self, tensors: Tensors) -> Vectors:
         return np.concatenate([self._run(piece) for piece in pieces(tensors, self.max_batch)])
 
     def _run(self, tensors: Tensors) -> Vectors:
-        (vectors,) = self._session.run(None, {name: tensors[name] for name in self.input_names})
+        given = {name: tensors[name] for name in self.input_names}
+        vectors = self._session.run(None, given)[0] if self._bound is None else self._bound.run(given)
         if not np.isfinite(vectors).all():
             raise InternalError("the model gave a vector that is not finite")
         return np.asarray(vectors, dtype=np.float32)  # (batch, dimension)
