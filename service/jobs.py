@@ -17,6 +17,7 @@ import structlog
 from bindery.collections import CollectionStore, Definition
 from bindery.engine.engine import Engine
 from bindery.errors import BinderyError, JobState, SourceNotAllowed
+from bindery.jobs.executor import OneProcess
 from bindery.jobs.ledger import ENDED, Job, Ledger, State
 from bindery.jobs.run import JobRun
 from bindery.jobs.spec import JobSpec
@@ -89,7 +90,7 @@ class Jobs:
         """Enter a job and start it. Raises `SourceNotAllowed`, `UnknownModality`, `InvalidParameter`, `SpaceMismatch`."""
         await asyncio.to_thread(self._roots.check, spec.source)
         async with self._engine(spec) as engine:
-            await asyncio.to_thread(collection_for, spec, engine, self._store)
+            await asyncio.to_thread(collection_for, spec, OneProcess(engine), self._store)
         job = await asyncio.to_thread(self.ledger.add, spec, "http")
         self._start(job)
         return job
@@ -153,7 +154,7 @@ class Jobs:
         running = self._running[job.id]
         try:
             async with self._turn, self._engine(job.spec) as engine:
-                running.run = JobRun(engine, in_collections(self._store), self.ledger, job, allowed=self._roots.allow)
+                running.run = JobRun(OneProcess(engine), in_collections(self._store), self.ledger, job, allowed=self._roots.allow)
                 running.run.left_as = running.left_as
                 await running.run.run()
         except BinderyError as error:

@@ -63,6 +63,7 @@ def run_job(spec: JobSpec, ledger: Ledger, open_target: OpenTarget, settings: Se
 async def _run(job: Job, ledger: Ledger, open_target: OpenTarget, settings: Settings) -> Report:
     from bindery.bundle import find_bundle, open_bundle
     from bindery.engine.engine import Engine, EnginePolicy
+    from bindery.jobs.executor import OneProcess
     from bindery.jobs.run import JobRun
 
     engine = Engine(open_bundle(find_bundle(settings.bundle, settings.bundle_places())), settings.limits, EnginePolicy.of(settings))
@@ -75,7 +76,7 @@ async def _run(job: Job, ledger: Ledger, open_target: OpenTarget, settings: Sett
                 shown.update(shown.task_ids[0], completed=now.ended, total=now.listed, description=f"{now.rate:.1f} files/s{stage}")
 
             return await JobRun(
-                engine, open_target, ledger, job, on_failed=lambda name, error: complain(error, name), on_progress=show
+                OneProcess(engine), open_target, ledger, job, on_failed=lambda name, error: complain(error, name), on_progress=show
             ).run()
     finally:
         await engine.stop(0)

@@ -20,6 +20,9 @@ Result = Made | Ending
 """A unit's items, or what else became of it."""
 
 
+OnEnded = Callable[[Sequence[Result], Sequence[Ending]], None]
+
+
 class Committer:
     """Collects results and commits them when there are enough, or after a while. What it has committed survives a crash."""
 
@@ -30,15 +33,20 @@ class Committer:
         job: Job,
         leases: Leases,
         bundle: Bundle,
-        on_ended: Callable[[Sequence[Result], Sequence[Ending]], None],
+        on_ended: OnEnded,
+        turn: asyncio.Lock,
     ) -> None:
-        """``on_ended`` is told each batch of results, and the endings that came of it: those that were taken."""
+        """``on_ended`` is told each batch of results, and the endings that came of it: those that were taken.
+
+        ``turn``: held during a commit; all committers of one target have the same.
+        """
         self._target = target
         self._ledger = ledger
         self._job = job
         self._leases = leases
         self._bundle = bundle
         self._on_ended = on_ended
+        self._turn = turn
         self._queue: asyncio.Queue[Result | asyncio.Future[None] | None] = asyncio.Queue()
         self._flushing: list[asyncio.Future[None]] = []
         self._room = asyncio.Semaphore(4 * target.units_at_once)
@@ -55,7 +63,8 @@ class Committer:
             batch: list[Result] = []
             ended = not await self._collect(batch)
             if batch:
-                endings = await asyncio.to_thread(self._commit, batch)
+                async with self._turn:
+                    endings = await asyncio.to_thread(self._commit, batch)
                 self._on_ended(batch, endings)
                 for _ in batch:
                     self._room.release()

@@ -85,6 +85,13 @@ class Leases:
                 (SUSPECT_DEATHS, self._job, self.owner),
             )
 
+    def abandon(self) -> None:
+        """Let what is still held run out now: this worker has died, as far as others can see, and the files may be to blame."""
+        with self._database.writing() as db:
+            db.execute(
+                "UPDATE units SET lease_until = 0 WHERE job_id = ? AND lease_owner = ? AND state = 'leased'", (self._job, self.owner)
+            )
+
     def fence(self, unit: Unit) -> tuple[str, str, str, int]:
         """The values of `HELD`."""
         return self._job, unit.listed.name, self.owner, unit.attempt

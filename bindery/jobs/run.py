@@ -9,19 +9,22 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from bindery.engine.engine import Engine
 from bindery.errors import BinderyError, JobState, ServerFault
+from bindery.jobs.commit import Committer, OnEnded
+from bindery.jobs.executor import Crew, Executor
 from bindery.jobs.intake import Intake
+from bindery.jobs.leases import Leases
 from bindery.jobs.ledger import ENDED, Job, Ledger, State
 from bindery.jobs.listing import open_listing
 from bindery.jobs.progress import Progress
 from bindery.jobs.report import Report, report_of, write_report
 from bindery.jobs.target import OpenTarget, Target
+from bindery.jobs.units import Units
 from bindery.jobs.worker import OnFailed, OnProgress, Worker, settled
 
 
 class JobRun:
-    """Made and run on the engine's event loop.
+    """Made and run on one event loop; ``crew`` does the work.
 
     ``on_failed`` is told of every file, or clip of one, that failed. ``allowed`` says whether a file's uri may be read: a
     manifest may name files anywhere.
@@ -29,7 +32,7 @@ class JobRun:
 
     def __init__(
         self,
-        engine: Engine,
+        crew: Crew,
         open_target: OpenTarget,
         ledger: Ledger,
         job: Job,
@@ -40,7 +43,7 @@ class JobRun:
     ) -> None:
         self.left_as: State = "paused"
         """The state of the job when this run is cancelled."""
-        self._engine = engine
+        self._crew = crew
         self._open_target = open_target
         self._ledger = ledger
         self._job = job
@@ -76,15 +79,24 @@ class JobRun:
 
     async def _whole(self) -> None:
         spec = self._job.spec
-        target = await asyncio.to_thread(self._open_target, spec, self._engine)
+        target = await asyncio.to_thread(self._open_target, spec, self._crew)
         listing = await asyncio.to_thread(
             lambda: open_listing(spec.source, include=spec.include, rules=spec.rule_list(), allowed=self._allowed)
         )
-        intake = Intake(self._ledger, self._job, self._engine.bundle, target.fields, self._tell)
+        intake = Intake(self._ledger, self._job, self._crew.bundle, target.fields, self._tell)
         await settled(partial(intake.enter, listing), intake.stop)
         vanished = await asyncio.to_thread(intake.vanished)
         progress = self._progress = Progress(await asyncio.to_thread(self._ledger.counts, self._job.id))
-        await Worker(self._engine, target, self._ledger, self._job, listing, progress, self._tell, self._on_progress).run()
+        units = Units(self._crew, target, self._ledger, spec)
+        turn = asyncio.Lock()
+
+        def committer(leases: Leases, on_ended: OnEnded) -> Committer:
+            return Committer(target, self._ledger, self._job, leases, self._crew.bundle, on_ended, turn)
+
+        async def employ(executor: Executor) -> None:
+            await Worker(executor, units, committer, self._ledger, self._job, progress, self._tell, self._on_progress).run()
+
+        await self._crew.work(spec, listing, employ)
         if vanished:
             await asyncio.to_thread(self._remove, target, vanished)
         await asyncio.to_thread(target.finish)

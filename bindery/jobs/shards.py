@@ -23,8 +23,8 @@ from bindery.collections.fields import check_fields
 from bindery.collections.model import FieldType
 from bindery.collections.portable_parquet import ROWS_PER_FILE, ShardWriter, items_between, row_count
 from bindery.collections.records import to_record
-from bindery.engine.engine import Engine
 from bindery.errors import AlreadyExists, BinderyError, InvalidParameter, JobState, StorageFull
+from bindery.jobs.executor import Crew
 from bindery.jobs.ledger import Ledger
 from bindery.jobs.spec import JobSpec
 from bindery.jobs.target import OpenTarget, Stored, check_spec
@@ -188,9 +188,9 @@ def shards_in(out: Path) -> Iterator[Ledger]:
 def in_shards(out: Path, ledger: Ledger) -> OpenTarget:
     """Raises `SpaceMismatch` when the folder has vectors of another space."""
 
-    def opened(spec: JobSpec, engine: Engine) -> InShards:
-        check_spec(spec, engine)
-        manifest = engine.bundle.manifest
+    def opened(spec: JobSpec, crew: Crew) -> InShards:
+        check_spec(spec, crew)
+        manifest = crew.bundle.manifest
         path = out / HOME / _DEFINITION
         if path.exists():
             found = Definition(**json.loads(path.read_text()))
@@ -199,7 +199,7 @@ def in_shards(out: Path, ledger: Ledger) -> OpenTarget:
             found = Definition(COLLECTION, manifest.space, manifest.dimension, manifest.name, check_fields(spec.fields))
             path.with_suffix(".partial").write_text(json.dumps(asdict(found)))
             path.with_suffix(".partial").rename(path)
-        return InShards(out, found, ledger, engine.limits)
+        return InShards(out, found, ledger, crew.limits)
 
     return opened
 

@@ -9,8 +9,8 @@ from typing import Protocol
 from bindery.collections import Collection, CollectionStore, Item, ItemResult, check_space
 from bindery.collections.clips import is_clip_of
 from bindery.collections.model import FieldType
-from bindery.engine.engine import Engine
 from bindery.errors import UnknownItem
+from bindery.jobs.executor import Crew
 from bindery.jobs.spec import JobSpec
 
 _PAGE = 500
@@ -58,8 +58,8 @@ class Target(Protocol):
         """The job is done."""
 
 
-OpenTarget = Callable[[JobSpec, Engine], Target]
-"""Raises `UnknownModality`, `InvalidParameter`, `SpaceMismatch` for a job that cannot be done with the engine's bundle."""
+OpenTarget = Callable[[JobSpec, Crew], Target]
+"""Raises `UnknownModality`, `InvalidParameter`, `SpaceMismatch` for a job that cannot be done with the crew's bundle."""
 
 
 class InCollection:
@@ -107,17 +107,17 @@ class InCollection:
     def finish(self) -> None: ...
 
 
-def check_spec(spec: JobSpec, engine: Engine) -> None:
+def check_spec(spec: JobSpec, crew: Crew) -> None:
     """All of the spec that can be checked without its source. Raises `UnknownModality`, `InvalidParameter`."""
     for modality in spec.rules.values():
-        engine.bundle.modality(modality)
+        crew.bundle.modality(modality)
     spec.clip_options()
 
 
-def collection_for(spec: JobSpec, engine: Engine, store: CollectionStore) -> Collection:
+def collection_for(spec: JobSpec, crew: Crew, store: CollectionStore) -> Collection:
     """The job's collection, made when it is missing. Raises as `OpenTarget`."""
-    check_spec(spec, engine)
-    manifest = engine.bundle.manifest
+    check_spec(spec, crew)
+    manifest = crew.bundle.manifest
     if spec.collection not in store:
         store.create(spec.collection, space=manifest.space, dimension=manifest.dimension, bundle=manifest.name, fields=spec.fields)
     found = store.get(spec.collection)
@@ -126,4 +126,4 @@ def collection_for(spec: JobSpec, engine: Engine, store: CollectionStore) -> Col
 
 
 def in_collections(store: CollectionStore) -> OpenTarget:
-    return lambda spec, engine: InCollection(collection_for(spec, engine, store), engine.limits.page_items)
+    return lambda spec, crew: InCollection(collection_for(spec, crew, store), crew.limits.page_items)

@@ -9,16 +9,14 @@ from dataclasses import asdict
 from functools import partial
 from typing import TypeVar
 
-from bindery.engine.engine import Engine
 from bindery.errors import BinderyError, InternalError, PoisonFile, ServerFault, SourceUnavailable, TooManyFailures
-from bindery.jobs.commit import Committer, Result
-from bindery.jobs.leases import POISON_DEATHS, Unit
+from bindery.jobs.commit import Committer, OnEnded, Result
+from bindery.jobs.executor import Executor, ExecutorLost
+from bindery.jobs.leases import POISON_DEATHS, Leases, Unit
 from bindery.jobs.ledger import Ending, Job, Ledger
-from bindery.jobs.listing import Listing
 from bindery.jobs.progress import Progress, Snapshot
 from bindery.jobs.retry import with_retries
 from bindery.jobs.room import Room
-from bindery.jobs.target import Target
 from bindery.jobs.units import Made, Units
 
 T = TypeVar("T")
@@ -36,35 +34,36 @@ log = logging.getLogger(__name__)
 
 
 class Worker:
-    """Lives on the engine's event loop. ``tell`` hears of every file, or clip of one, that failed."""
+    """Of one executor. Lives on the job's event loop. ``tell`` hears of every file, or clip of one, that failed."""
 
     def __init__(
         self,
-        engine: Engine,
-        target: Target,
+        executor: Executor,
+        units: Units,
+        committer: Callable[[Leases, OnEnded], Committer],
         ledger: Ledger,
         job: Job,
-        listing: Listing,
         progress: Progress,
         tell: OnFailed,
         on_progress: OnProgress | None,
     ) -> None:
-        self._engine = engine
+        self._executor = executor
         self._ledger = ledger
         self._job = job
         self._leases = ledger.leases(job.id)
-        self._units = Units(engine, target, ledger, job.spec, listing)
-        self._committer = Committer(target, ledger, job, self._leases, engine.bundle, self._on_ended)
+        self._units = units
+        self._committer = committer(self._leases, self._on_ended)
         self._progress = progress
         self._tell = tell
         self._on_progress = on_progress
-        self._room = Room(engine.limits.queue_bytes // 2)
+        self._room = Room(executor.limits.queue_bytes // 2)
         self._tasks: set[asyncio.Task[None]] = set()
         self._trouble: BinderyError | None = None
+        self._lost: ExecutorLost | None = None
         self._unfetched = 0
 
     async def run(self) -> None:
-        """Until no units are left. Raises what stops it; what was in work then is free for the next worker."""
+        """Until no units are left. Raises what stops it, `ExecutorLost` too; what was in work then is free for other workers."""
         committing = asyncio.create_task(self._committer.run())
         beside = [asyncio.create_task(self._tick()), asyncio.create_task(self._renew())]
         try:
@@ -77,12 +76,15 @@ class Worker:
             try:
                 await committing
             finally:
-                await asyncio.to_thread(self._leases.release)
+                # What came of its work is committed, and the rest is free: at once, not when the leases run out.
+                await asyncio.to_thread(self._leases.release if self._lost is None else self._leases.abandon)
             await asyncio.to_thread(self._ledger.add_event, self._job.id, "progress", self._snapshot())
         if self._trouble is None:
             self._trouble = self._rate_error()
         if self._trouble is not None:
             raise self._trouble
+        if self._lost is not None:
+            raise self._lost
 
     async def _feed(self, committing: asyncio.Task[None]) -> None:
         """Keep units in work until there are no more, or there is trouble; then the suspects, each alone.
@@ -100,17 +102,20 @@ class Worker:
                     return
                 await self._all_committed(committing)  # before the next: none may be blamed for another's death
             counts = await asyncio.to_thread(self._ledger.counts, self._job.id)
-            if self._trouble is not None or committing.done() or not counts["queued"] + counts["leased"]:
+            if self._stopped(committing) or not counts["queued"] + counts["leased"]:
                 return
             await asyncio.sleep(_TICK_S)
 
     async def _begun(self, unit: Unit, beside: int, committing: asyncio.Task[None]) -> bool:
         """Begin a unit when at most so many are in work; false when nothing may be begun any more."""
         await self._ended_but(beside, committing)
-        if self._trouble is not None or committing.done():
+        if self._stopped(committing):
             return False
         self._tasks.add(asyncio.create_task(self._one(unit)))
         return True
+
+    def _stopped(self, committing: asyncio.Task[None]) -> bool:
+        return self._trouble is not None or self._lost is not None or committing.done()
 
     async def _ended_but(self, count: int, committing: asyncio.Task[None]) -> None:
         """Wait until at most ``count`` tasks are left."""
@@ -124,7 +129,7 @@ class Worker:
         await asyncio.wait({self._committer.flush(), committing}, return_when=asyncio.FIRST_COMPLETED)
 
     async def _one(self, unit: Unit) -> None:
-        async with self._room.of(min(unit.listed.size, self._engine.limits.file_bytes)):
+        async with self._room.of(min(unit.listed.size, self._executor.limits.file_bytes)):
             result = await self._result(unit)
             if result is not None:
                 await self._committer.put(result)
@@ -134,7 +139,7 @@ class Worker:
         if unit.deaths_alone >= POISON_DEATHS:
             return self._failed(unit, PoisonFile(f"{unit.listed.name} was in work each time, and nothing else, when the process died"))
         try:
-            result = await with_retries(lambda: self._units.make(unit))
+            result = await with_retries(lambda: self._units.make(unit, self._executor))
         except SourceUnavailable as error:
             self._unfetched += 1
             if self._unfetched >= _OUTAGE:
@@ -143,6 +148,9 @@ class Worker:
             return self._failed(unit, error)
         except ServerFault as error:  # the job stops, and may be gone on with
             self._trouble = error
+            return None
+        except ExecutorLost as error:
+            self._lost = error
             return None
         except BinderyError as error:
             return self._failed(unit, error)

@@ -19,6 +19,7 @@ from bindery.bundle import open_bundle
 from bindery.collections import Store
 from bindery.engine.engine import Engine, EnginePolicy
 from bindery.engine.events import Event, Finished
+from bindery.jobs.executor import OneProcess
 from bindery.jobs.ledger import Job, Ledger
 from bindery.jobs.report import Report
 from bindery.jobs.run import JobRun
@@ -173,7 +174,7 @@ class Indexer:
         ledger = Ledger(self.data)
         try:
             with Store(self.data) as store:
-                return await JobRun(engine, in_collections(store), ledger, job(ledger)).run()
+                return await JobRun(OneProcess(engine), in_collections(store), ledger, job(ledger)).run()
         finally:
             ledger.close()
             await engine.stop(0)

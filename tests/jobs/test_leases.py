@@ -202,10 +202,10 @@ from bindery.jobs import leases, worker
 from bindery.jobs.units import Units
 leases.SUSPECT_DEATHS = worker.POISON_DEATHS = 1  # sooner than in life, since each death takes seconds
 make = Units.make
-async def dies(self, unit):
+async def dies(self, unit, executor):
     if unit.listed.name == "part0/0000.png":
         os.kill(os.getpid(), 9)
-    return await make(self, unit)
+    return await make(self, unit, executor)
 Units.make = dies
 from bindery.cli.main import main
 main()

@@ -19,6 +19,7 @@ import pytest
 from bindery.bundle import open_bundle
 from bindery.engine.engine import Engine, EnginePolicy
 from bindery.errors import AlreadyExists, InvalidParameter, JobState, SpaceMismatch
+from bindery.jobs.executor import OneProcess
 from bindery.jobs.report import Report
 from bindery.jobs.run import JobRun
 from bindery.jobs.shards import COLLECTION, HOME, InShards, in_shards, shards_in
@@ -66,7 +67,7 @@ class Embedding:
         await engine.start()
         try:
             with shards_in(self.out) as ledger:
-                return await JobRun(engine, in_shards(self.out, ledger), ledger, ledger.add(spec, "cli")).run()
+                return await JobRun(OneProcess(engine), in_shards(self.out, ledger), ledger, ledger.add(spec, "cli")).run()
         finally:
             await engine.stop(0)
 
