@@ -34,6 +34,7 @@ from bindery.bundle import MANIFEST, Bundle, find_bundle, open_bundle
 from bindery.collections import Store
 from bindery.decoded import Tensors
 from bindery.engine.engine import Engine, EnginePolicy
+from bindery.jobs.executor import OneProcess
 from bindery.jobs.ledger import Ledger
 from bindery.jobs.report import Report
 from bindery.jobs.run import JobRun
@@ -144,7 +145,7 @@ async def job(engine: Engine, folder: Path, data: Path, include: str = "*") -> R
     try:
         with Store(data) as store:
             spec = JobSpec(source=str(folder), collection="bench", include=(include,))
-            return await JobRun(engine, in_collections(store), ledger, ledger.add(spec, "cli")).run()
+            return await JobRun(OneProcess(engine), in_collections(store), ledger, ledger.add(spec, "cli")).run()
     finally:
         ledger.close()
 

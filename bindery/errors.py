@@ -13,7 +13,8 @@
     │                          NotOffered · UrlNotAllowed · UrlFetchFailed · ModelNotLoaded
     ├── TooManyRequests 429    RateLimited · TooManyInflight
     ├── ServerFault            InternalError · CatalogDamaged · CatalogTooNew 500 · DeadlineExceeded 504
-    │                          QueueFull · Starting · Draining · EngineDown · StorageFull · SourceUnavailable · StoreUnavailable 503
+    │                          QueueFull · Starting · Draining · EngineDown · StorageFull · SourceUnavailable · StoreUnavailable ·
+    │                          ClusterUnavailable 503
     └── BundleError 500        BundleNotFound · BundleDamaged · BundleTooNew · DeviceUnavailable
 
 Each class is one row: ``code`` (stable, for machines), ``status`` (HTTP), ``title``, ``retryable``.
@@ -313,6 +314,10 @@ class SourceUnavailable(Unavailable):
 
 class StoreUnavailable(Unavailable):
     code, title = "store_unavailable", "The store of the collections does not answer"
+
+
+class ClusterUnavailable(Unavailable):
+    code, title = "cluster_unavailable", "No machine of the cluster can work"
 
 
 class DeadlineExceeded(ServerFault):

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bindery.cli.console import exit_code
-from bindery.cli.job import job_spec, run_job
+from bindery.cli.job import Executor, job_spec, run_job
 from bindery.cli.options import Bundle, DataDir, Device, Precision, Threads, bundle_of, parse_pairs, settings_of
 
 
@@ -35,6 +35,9 @@ def index(
     max_error_rate: Annotated[
         float, typer.Option("--max-error-rate", min=0, max=1, help="Give up when a larger share of the files fails, e.g. 0.05.")
     ] = 1.0,
+    executor: Annotated[
+        Executor, typer.Option("--executor", help="Embed here, or on the nodes of a Ray cluster (RAY_ADDRESS); they need the source too.")
+    ] = Executor.LOCAL,
     data_dir: DataDir = None,
     bundle: Bundle = None,
     device: Device = None,
@@ -65,7 +68,7 @@ def index(
             settings = bundle_of(store.get(collection).definition, settings)
         ledger = Ledger(settings.data_dir)
         try:
-            report = run_job(spec, ledger, in_collections(store), settings)
+            report = run_job(spec, ledger, in_collections(store), settings, executor)
             if collection in store:
                 store.get(collection).seal()  # in this process nothing comes after, in whose background it could be done
         finally:

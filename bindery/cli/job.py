@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import typer
@@ -11,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bindery.cli.console import complain, note, progress_console
 
 if TYPE_CHECKING:
+    from bindery.jobs.executor import Crew
     from bindery.jobs.ledger import Job, Ledger
     from bindery.jobs.progress import Snapshot
     from bindery.jobs.report import Report
@@ -19,6 +23,11 @@ if TYPE_CHECKING:
     from bindery.settings import Settings
 
 _INTERRUPTED = 130  # as shells say it: 128 + SIGINT
+
+
+class Executor(StrEnum):
+    LOCAL = "local"
+    RAY = "ray"
 
 
 def job_spec(**given: object) -> JobSpec:
@@ -45,13 +54,13 @@ def _job(ledger: Ledger, spec: JobSpec) -> Job:
     return ledger.job(found.id)
 
 
-def run_job(spec: JobSpec, ledger: Ledger, open_target: OpenTarget, settings: Settings) -> Report:
+def run_job(spec: JobSpec, ledger: Ledger, open_target: OpenTarget, settings: Settings, executor: Executor = Executor.LOCAL) -> Report:
     """Run it, or go on with it, to its end; failed files are told as they fail. Ctrl-C ends the command with 130."""
     from bindery.jobs.report import report_of
 
     job = _job(ledger, spec)
     try:
-        report = asyncio.run(_run(job, ledger, open_target, settings))
+        report = asyncio.run(_run(job, ledger, open_target, settings, executor))
     except KeyboardInterrupt:
         note(f"interrupted: {report_of(ledger, ledger.job(job.id))}; what is done is kept, run it again for the rest")
         raise typer.Exit(_INTERRUPTED) from None
@@ -60,24 +69,43 @@ def run_job(spec: JobSpec, ledger: Ledger, open_target: OpenTarget, settings: Se
     return report
 
 
-async def _run(job: Job, ledger: Ledger, open_target: OpenTarget, settings: Settings) -> Report:
-    from bindery.bundle import find_bundle, open_bundle
-    from bindery.engine.engine import Engine, EnginePolicy
-    from bindery.jobs.executor import OneProcess
+async def _run(job: Job, ledger: Ledger, open_target: OpenTarget, settings: Settings, executor: Executor) -> Report:
     from bindery.jobs.run import JobRun
 
-    engine = Engine(open_bundle(find_bundle(settings.bundle, settings.bundle_places())), settings.limits, EnginePolicy.of(settings))
-    await engine.start()
-    try:
+    async with _crew(settings, executor) as crew:
         with _bar() as shown:
 
             def show(now: Snapshot) -> None:
                 stage = f", held up by {now.bottleneck}" if now.bottleneck else ""
                 shown.update(shown.task_ids[0], completed=now.ended, total=now.listed, description=f"{now.rate:.1f} files/s{stage}")
 
-            return await JobRun(
-                OneProcess(engine), open_target, ledger, job, on_failed=lambda name, error: complain(error, name), on_progress=show
-            ).run()
+            run = JobRun(crew, open_target, ledger, job, on_failed=lambda name, error: complain(error, name), on_progress=show)
+            return await run.run()
+
+
+@asynccontextmanager
+async def _crew(settings: Settings, executor: Executor) -> AsyncIterator[Crew]:
+    if executor is Executor.RAY:
+        from bindery.errors import InvalidParameter
+
+        try:
+            from bindery.jobs.cluster import RayCrew
+        except ModuleNotFoundError as error:
+            raise InvalidParameter(f"--executor ray needs the package {error.name}: pip install 'bindery[ray]'") from error
+        crew = RayCrew(settings)
+        try:
+            yield crew
+        finally:
+            crew.close()
+        return
+    from bindery.bundle import find_bundle, open_bundle
+    from bindery.engine.engine import Engine, EnginePolicy
+    from bindery.jobs.executor import OneProcess
+
+    engine = Engine(open_bundle(find_bundle(settings.bundle, settings.bundle_places())), settings.limits, EnginePolicy.of(settings))
+    await engine.start()
+    try:
+        yield OneProcess(engine)
     finally:
         await engine.stop(0)
 
