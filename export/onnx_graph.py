@@ -19,11 +19,12 @@ from training.towers.tower import Tower
 OUTPUT = "embedding"
 
 
-def to_onnx(tower: Tower, example: Mapping[str, Tensor], limits: Mapping[str, int]) -> ir.Model:
+def to_onnx(tower: Tower, example: Mapping[str, Tensor], limits: Mapping[str, int], *, version: int | None = None) -> ir.Model:
     """The graph of ``tower`` in eval mode; its weights are the tower's own, not copies.
 
     ``example``: batched inputs, every varying axis longer than 1 (torch would otherwise take it for constant).
-    ``limits``: the largest size of each varying axis by its name in ``tower.inputs``.
+    ``limits``: the largest size of each varying axis by its name in ``tower.inputs``. ``version``: of the operators (opset);
+    default: the exporter's own.
     """
     axes = {name: Dim(name, min=1, max=limit) for name, limit in limits.items()}
     shapes = {i.name: {n: axes[axis] for n, axis in enumerate(i.shape) if isinstance(axis, str)} for i in tower.inputs}
@@ -34,6 +35,7 @@ def to_onnx(tower: Tower, example: Mapping[str, Tensor], limits: Mapping[str, in
             kwargs=dict(example),
             dynamo=True,
             dynamic_shapes=shapes,
+            opset_version=version,
             input_names=[i.name for i in tower.inputs],
             output_names=[OUTPUT],
             verbose=False,

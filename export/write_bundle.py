@@ -294,7 +294,12 @@ def _listed(staging: Path) -> dict[str, FileEntry]:
 
 
 def _built_with() -> dict[str, str]:
-    return {"bindery": bindery.__version__, **{name: version(name) for name in ("torch", "onnxscript", "onnx-ir", "onnxruntime")}}
+    # Fused operators of one runtime are unknown to the next; each fuses what it can when it loads the graph (bench/fusions.py).
+    return {
+        "bindery": bindery.__version__,
+        "fusions": "left to the runtime",
+        **{name: version(name) for name in ("torch", "onnxscript", "onnx-ir", "onnxruntime")},
+    }
 
 
 def _made(directory: Path) -> Path:

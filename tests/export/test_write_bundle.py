@@ -38,6 +38,7 @@ def test_the_manifest_says_how_each_graph_was_measured(bundle: Path) -> None:
     assert artefact.parity.cosine_min > 0.99999
     assert artefact.opset == onnx.load(bundle / artefact.path).opset_import[0].version
     assert {"torch", "onnxruntime", "bindery"} <= artefact.built_with.keys()
+    assert artefact.built_with["fusions"] == "left to the runtime"
 
 
 def test_the_manifest_knows_what_each_tower_answers(bundle: Path) -> None:
