@@ -155,10 +155,10 @@ def _check_addition(out: Path, bundle: Bundle, sources: Sequence[TowerSource], o
 
 
 def _check(out: Path, sources: Sequence[TowerSource], order: BundleOrder) -> None:
-    _check_place_and_names(out, sources, order)
     texts = [source.modality for source in sources if isinstance(source.spec, TextSpec)]
     if len(texts) != 1:
         raise ExportUsageError(f"a bundle has exactly one text tower, which its space is named after; given: {texts or 'none'}")
+    _check_place_and_names(out, sources, order)
 
 
 def _check_place_and_names(out: Path, sources: Sequence[TowerSource], order: BundleOrder) -> None:
