@@ -59,7 +59,7 @@ class Effort:
     memory_files: int
 
 
-QUICK, FULL = Effort(96, 32, 1, 300), Effort(400, 48, 3, 2000)
+QUICK, FULL = Effort(96, 32, 1, 300), Effort(400, 32, 3, 2000)
 
 
 def base_bundle(scratch: Path) -> Path:
@@ -255,11 +255,11 @@ def _done(data: Path) -> int:
         ledger.close()
 
 
-async def main(parts: list[str], effort: Effort, scratch: Path) -> None:
+async def main(parts: list[str], effort: Effort, scratch: Path, memory_bundle: str) -> None:
     result: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     folder = scratch / "pictures"
     for part in parts:
-        directory = base_bundle(scratch) if part == "vit_b" else find_bundle("starter")
+        directory = base_bundle(scratch) if part == "vit_b" else find_bundle(memory_bundle if part == "memory" else "starter")
         count = {"vit_b": effort.large_files, "starter": effort.starter_files, "memory": effort.memory_files}[part]
         pictures = folder / f"{count}"
         load = round(os.getloadavg()[0], 2)
@@ -270,7 +270,7 @@ async def main(parts: list[str], effort: Effort, scratch: Path) -> None:
             ),
         )
         machine = {"processor": processor_name(), "cores": len(os.sched_getaffinity(0)), "load_before": load, "source": "JPEG 640 x 480"}
-        result[part] = measured | machine
+        result[part] = measured | machine | {"bundle": directory.name}
         print(part, json.dumps(result[part]), flush=True)
         RESULT.write_text(json.dumps(result, indent=1) + "\n")
 
@@ -280,8 +280,9 @@ if __name__ == "__main__":
     parser.add_argument("--only", nargs="+", choices=["vit_b", "starter", "memory"], default=["vit_b", "starter", "memory"])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--turns", type=int)
+    parser.add_argument("--memory-bundle", default="starter", help="a small one makes many files quick")
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()) / "bindery-bench")
     arguments = parser.parse_args()
     arguments.scratch.mkdir(parents=True, exist_ok=True)
     effort = QUICK if arguments.quick else FULL
-    asyncio.run(main(arguments.only, replace(effort, turns=arguments.turns or effort.turns), arguments.scratch))
+    asyncio.run(main(arguments.only, replace(effort, turns=arguments.turns or effort.turns), arguments.scratch, arguments.memory_bundle))
