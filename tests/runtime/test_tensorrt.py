@@ -17,7 +17,8 @@ import pytest
 from bindery.bundle import Bundle, find_bundle, open_bundle
 from bindery.decoded import Tensors
 from bindery.errors import DeviceUnavailable, InternalError
-from bindery.runtime import tensorrt, tensorrt_engine
+from bindery.runtime import onnx, tensorrt, tensorrt_engine
+from bindery.runtime.binding import Bound
 from bindery.runtime.cudart import Cudart
 from bindery.runtime.gpu import Gpu, gpu, read_gpu
 from bindery.runtime.machine_cache import FACTS
@@ -356,6 +357,7 @@ class _Session:
 def provider(monkeypatch: pytest.MonkeyPatch) -> type[_Session]:
     _Session.opened, _Session.leaves_engine = [], True
     monkeypatch.setattr(onnxruntime, "InferenceSession", _Session)
+    monkeypatch.setattr(onnx, "Bound", lambda session, _: Bound(session._session, "cpu"))  # this package has no memory on a GPU
     names = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
     monkeypatch.setattr(tensorrt, "gpu", lambda: H100)
