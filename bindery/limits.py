@@ -15,7 +15,7 @@ class Limits(BaseModel):
     body_bytes: int = Field(256 * MIB, gt=0, description="bytes of one request body")
     json_body_bytes: int = Field(96 * MIB, gt=0, description="bytes of one JSON body (it is held in memory)")
     json_text_bytes: int = Field(48 * MIB, gt=0, description="bytes of one JSON body besides its base64 files")
-    json_values: int = Field(3_000_000, gt=0, description="values of one JSON body of a megabyte or more; a list or object counts as 20")
+    json_values: int = Field(3_000_000, gt=0, description="values of one JSON body; a list or object counts as 100")
     file_bytes: int = Field(200 * MIB, gt=0, description="bytes of one media file")
     items_text: int = Field(2048, gt=0, description="texts in one request; as many as OpenAI takes, whose clients batch up to that")
     items_media: int = Field(64, gt=0, description="media items in one request")

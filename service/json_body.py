@@ -22,7 +22,7 @@ from service.problems import invalid_parameters
 from service.state import state_of
 
 DEPTH = 32  # the deepest document of this API is 8 deep; filters may nest
-_OF_A_LIST = 20  # what making one costs, in numbers
+_OF_A_LIST = 100  # what making one costs, in numbers
 OFF_LOOP_BYTES = 64 * 1024  # below, parsing is cheaper than a hand-over to a thread
 
 M = TypeVar("M", bound=BaseModel)
@@ -49,7 +49,7 @@ async def read_json(request: Request, model: type[M], empty: bytes = b"") -> M:
     state = state_of(request)
     body = await read_whole(request, most_bytes=state.limits.json_body_bytes, limit="json_body_bytes")
     if len(body) < LEAST_BYTES:
-        return await off_loop(len(body), parse, body or empty, model)
+        return await off_loop(len(body), _parse_short, body or empty, model, state.limits)
     folder = Path(tempfile.mkdtemp(dir=state.spool))
     exchange_of(request).at_the_end(lambda: shutil.rmtree(folder, ignore_errors=True))
     return await asyncio.to_thread(_parse_long, body, model, folder, state.limits)
@@ -66,6 +66,11 @@ def parse(body: bytes | bytearray | str, model: type[M]) -> M:
     return _validated(load(body), model)
 
 
+def _parse_short(body: bytes | bytearray, model: type[M], limits: Limits) -> M:
+    _check_values(body, limits)
+    return parse(body, model)
+
+
 def _parse_long(body: bytearray, model: type[M], folder: Path, limits: Limits) -> M:
     """As `parse`, with what would keep Python's lock for long taken out of it first, or refused. Raises `TooManyBytes` too."""
     rest, files = detach(body, folder, limits)
@@ -76,15 +81,20 @@ def _parse_long(body: bytearray, model: type[M], folder: Path, limits: Limits) -
             f"the body has {len(rest)} bytes besides its base64 files; at most {limits.json_text_bytes} are taken (limit json_text_bytes); "
             "send less, or in several requests"
         )
-    if _values(rest) > limits.json_values:
+    _check_values(rest, limits)
+    return _validated(attach(load(rest), files), model)
+
+
+def _check_values(body: bytes | bytearray, limits: Limits) -> None:
+    """Raises `TooManyBytes`."""
+    if _values(body) > limits.json_values:
         raise TooManyBytes(
             f"the body has too many values, a list or object counting as {_OF_A_LIST} (limit json_values: {limits.json_values}); "
             "send less, or in several requests"
         )
-    return _validated(attach(load(rest), files), model)
 
 
-def _values(body: bytearray) -> int:
+def _values(body: bytes | bytearray) -> int:
     """About how many values it has, told by its punctuation, that in texts too. Counted in slices, to give others their turn."""
     weights = {b",": 1, b"[": _OF_A_LIST, b"{": _OF_A_LIST}
     return sum(

@@ -183,7 +183,7 @@ def test_what_would_be_parsed_for_too_long_is_refused(toy_settings: Settings, tm
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"inputs": [' + b"[]," * 50_000 + b"1]}",
+        b'{"inputs": [' + b"[]," * 20_000 + b"1]}",
         b"{" + b",".join(b'"a%d": 1' % n for n in range(50_000)) + b"}",
         b'{"inputs": ["x"], "options": {' + b",".join(b'"a%d": 1' % n for n in range(50_000)) + b"}}",
     ],

@@ -118,10 +118,20 @@ def test_a_body_that_is_no_json_is_malformed(client: httpx.Client, body: bytes) 
         assert code(client.post(path, content=body, headers={"Content-Type": "application/json"})) == (400, "malformed_json")
 
 
-@pytest.mark.parametrize("bomb", [b"[" * 100_000, b'{"a":' * 50_000 + b"1" + b"}" * 50_000, b"[" * 40 + b"]" * 40])
-def test_a_deeply_nested_body_is_refused_at_once(client: httpx.Client, bomb: bytes) -> None:
+@pytest.mark.parametrize(
+    ("bomb", "answer"),
+    [
+        (b"[" * 20_000, (400, "malformed_json")),
+        (b'{"a":' * 20_000 + b"1" + b"}" * 20_000, (400, "malformed_json")),
+        (b"[" * 40 + b"]" * 40, (400, "malformed_json")),
+        (b"[" * 100_000, (413, "too_many_bytes")),  # the limit json_values, seen before any of it is parsed
+        (b'{"a":' * 50_000 + b"1" + b"}" * 50_000, (413, "too_many_bytes")),
+    ],
+    ids=["lists", "objects", "just-too-deep", "many-lists", "many-objects"],
+)
+def test_a_deeply_nested_body_is_refused_at_once(client: httpx.Client, bomb: bytes, answer: tuple[int, str]) -> None:
     for path in ("/v1/embed/text", "/v1/embeddings"):
-        assert code(client.post(path, content=bomb, headers={"Content-Type": "application/json"})) == (400, "malformed_json")
+        assert code(client.post(path, content=bomb, headers={"Content-Type": "application/json"})) == answer
 
 
 def test_json_that_is_no_object_is_an_invalid_parameter(client: httpx.Client) -> None:
