@@ -117,7 +117,7 @@ class LocalCollection:
 
     def _tend(self, stop: Callable[[], bool], *, wait: bool) -> bool:
         self._written = 0
-        self._vectors.verify(self._database)
+        self._vectors.verify(self._database, stop)
         try:
             done = self._sealer.run(self._vectors.damaged, stop, wait)
         finally:

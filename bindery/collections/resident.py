@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,11 +109,11 @@ class ResidentVectors:
                 self._follow(db, self._partitions, self._generation)
             self._generation = generation
 
-    def verify(self, database: Database) -> None:
-        """Check what was too large to be checked when it was loaded, and stop using what is damaged."""
+    def verify(self, database: Database, stop: Callable[[], bool]) -> None:
+        """Check what was too large to be checked when it was loaded, and stop using what is damaged. Raises `InterruptedError`."""
         for segment in [segment for segments in self.segments.values() for segment in segments if not segment.verified]:
             try:
-                segment.verify()
+                segment.verify(stop)
             except SegmentDamaged as error:
                 log.warning("a segment was damaged: %s", error)
                 self._distrusted.add(segment.row.id)

@@ -6,7 +6,7 @@ Not thread-safe towards `remove`; many searches may run at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,9 +85,9 @@ class Segment:
     def disk_bytes(self) -> int:
         return sum(size for size, _ in self.row.files.values())
 
-    def verify(self) -> None:
-        """Read the vectors and compare their checksum. Raises `SegmentDamaged`."""
-        segment_files.check(self._folder, self.row.files, VECTORS)
+    def verify(self, stop: Callable[[], bool]) -> None:
+        """Read the vectors and compare their checksum. Raises `SegmentDamaged`, and `InterruptedError` when ``stop()`` says so."""
+        segment_files.check(self._folder, self.row.files, VECTORS, stop=stop)
         self.verified = True
 
     def remove(self, keys: Keys) -> None:

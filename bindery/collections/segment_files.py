@@ -28,6 +28,7 @@ from bindery.errors import StorageFull
 VECTORS, KEYS, CODES = "vectors.f16", "keys.i64", "codes.faiss"
 _MAKING = ".making-"
 _AT_ONCE = 8192  # rows
+_READ_BYTES = 16 * 1024 * 1024
 _SEED = 20_261_125
 _LEAST_TRAINING_ROWS = 16
 
@@ -67,15 +68,20 @@ def write(root: Path, dimension: int, pieces: Iterator[Piece], stop: Callable[[]
     return name, len(keys), files
 
 
-def check(folder: Path, files: Files, name: str, *, whole: bool = True) -> Path:
-    """The path of one file, when it is as it was written; not ``whole``: when it has the right size. Raises `SegmentDamaged`."""
+def check(folder: Path, files: Files, name: str, *, whole: bool = True, stop: Callable[[], bool] = lambda: False) -> Path:
+    """The path of one file, when it is as it was written; not ``whole``: when it has the right size.
+
+    Raises `SegmentDamaged`, and `InterruptedError` when ``stop()`` says so.
+    """
     path = folder / name
     try:
         size, wanted = files[name]
         if path.stat().st_size != size:
             raise SegmentDamaged(f"{path} has {path.stat().st_size} bytes instead of {size}")
-        if whole and digest(path) != wanted:
+        if whole and digest(path, stop) != wanted:
             raise SegmentDamaged(f"{path} is not what was written (its SHA-256 differs)")
+    except InterruptedError:
+        raise
     except (OSError, KeyError) as error:
         raise SegmentDamaged(f"{path} cannot be read: {error}") from error
     return path
@@ -89,9 +95,14 @@ def sweep(root: Path, kept: set[str]) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def digest(path: Path) -> str:
+def digest(path: Path, stop: Callable[[], bool] = lambda: False) -> str:
+    """SHA-256 in hex. Raises `InterruptedError` when ``stop()`` says so."""
+    found = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while piece := file.read(_READ_BYTES):
+            _may_go_on(stop)
+            found.update(piece)
+    return found.hexdigest()
 
 
 def _write_vectors(path: Path, pieces: Iterator[Piece], stop: Callable[[], bool]) -> Keys:
@@ -138,7 +149,7 @@ def _to_disk(path: Path) -> None:
 
 def _may_go_on(stop: Callable[[], bool]) -> None:
     if stop():
-        raise InterruptedError("the building of a segment was told to stop")
+        raise InterruptedError("the work on a segment was told to stop")
 
 
 @contextmanager
