@@ -44,9 +44,13 @@ class Store:
         self._database = Database(self.data_dir / CATALOG)
         self._snapshots = self.data_dir / "snapshots"
         self._segments = Segments(self.data_dir / "segments", tiers or Tiers(), Background())
-        self._sweep()
         self._open: dict[str, LocalCollection] = {}
         self._guard = threading.Lock()
+        try:
+            self._sweep()
+        except BaseException:
+            self.close()
+            raise
 
     def create(self, name: str, *, space: str, dimension: int, bundle: str, fields: Mapping[str, str] | None = None) -> LocalCollection:
         """Create a collection; one that exists with the same definition is given back.
