@@ -17,9 +17,16 @@ from bindery.limits import Limits
 BATCH_SHARE = 0.75
 """Of each bound, what batch work may fill: it is refused first, and leaves room for those who wait for their answer."""
 
+SURE = 0.6
+"""Of the time until a deadline, what may be spent waiting: estimates err, and under a flood the queue is always as long as it may be."""
+
 CROWD, CROWD_S = 20, 1.0
 """So many refusals in so many seconds are a crowd: to ask each request what it wants, only to refuse it, takes time from those let in."""
 
+_BUSY_MS = 50.0
+"""Work that must be waiting for a stretch of time to tell how fast work is done."""
+_WINDOW_S = 0.5
+_MOST_STRETCH = 20.0
 _DECODE_GUESS_MS = 20.0  # until the first file of a modality was decoded
 _WEIGHT = 0.1  # of the newest measurement
 _LEAST_RETRY_MS = 100
@@ -72,6 +79,7 @@ class Seat:
         self._cost = cost
         self._priority = priority
         self._left = False
+        self._whole = cost
         admission._add(cost, priority, +1)
 
     def decoded(self) -> None:
@@ -79,6 +87,10 @@ class Seat:
         if not self._left:
             self._admission._add(Cost(decode_ms=self._cost.decode_ms), self._priority, 0, sign=-1)
             self._cost = replace(self._cost, decode_ms=0.0)
+
+    def answered(self) -> None:
+        """It has its vector."""
+        self._admission._did(self._whole)
 
     def leave(self) -> None:
         """It costs nothing more. Calling it again does nothing."""
@@ -96,11 +108,21 @@ class Admission:
         self._decode_ms: dict[Priority, float] = {"interactive": 0.0, "batch": 0.0}
         self._infer_ms: dict[Priority, float] = {"interactive": 0.0, "batch": 0.0}
         self._refusals: deque[float] = deque(maxlen=CROWD)  # when the last ones were, on `time.monotonic`'s clock
+        self._stretch = 1.0
+        self._done = Cost()  # since the window began
+        self._window = time.monotonic()
         self.seats = 0
         self.bytes = 0
 
     def wait_ms(self, priority: Priority) -> float:
-        """How long an item that came now would wait: interactive ones do not wait for batch work."""
+        """How long an item that came now would wait: the work in front of it, times what such work has lately taken beside its costs.
+
+        Graphs, decoders and HTTP share the same cores: under a flood, work takes several times what it takes alone.
+        """
+        return self._stretch * self.work_ms(priority)
+
+    def work_ms(self, priority: Priority) -> float:
+        """The costs of what waits or is in work, before an item that came now: interactive ones do not wait for batch work."""
         decode, infer = self._decode_ms["interactive"], self._infer_ms["interactive"]
         if priority == "batch":
             decode, infer = decode + self._decode_ms["batch"], infer + self._infer_ms["batch"]
@@ -109,6 +131,8 @@ class Admission:
     def take(self, wanted: Sequence[Cost], priority: Priority, deadline: float | None) -> list[Seat]:
         """Seats for all, or `QueueFull` for all. An idle engine takes whatever comes: waiting would not make it fit."""
         if self.seats:
+            if not self._done.infer_ms and self.work_ms("batch") < _BUSY_MS:
+                self._window = time.monotonic()  # what begins to queue up now has not been waiting
             try:
                 self._check(wanted, priority, deadline)
             except QueueFull:
@@ -137,8 +161,20 @@ class Admission:
         longest = share * self._limits.queue_ms
         if wait > longest:
             raise _full(f"the work that is waiting takes {wait:.0f} ms; at most {longest:.0f} ms are queued", wait - longest)
-        if deadline is not None and 0 < (left := (deadline - time.monotonic()) * 1000) < wait:
+        if deadline is not None and 0 < (left := (deadline - time.monotonic()) * 1000) * SURE < wait:
             raise _full(f"the work that is waiting takes {wait:.0f} ms, and this request's deadline is in {left:.0f} ms", wait - left)
+
+    def _did(self, cost: Cost) -> None:
+        """Compare the time that went by with the costs of what was done in it, as long as there is always more to do."""
+        now = time.monotonic()
+        done = self._done
+        self._done = Cost(done.decode_ms + cost.decode_ms, done.infer_ms + cost.infer_ms)
+        if self.work_ms("batch") < _BUSY_MS:
+            self._done, self._window = Cost(), now
+        elif (passed_s := now - self._window) >= _WINDOW_S:
+            worth_ms = max(self._done.decode_ms / self._decoders, self._done.infer_ms, 1.0)
+            self._stretch = min(max((self._stretch + 1000 * passed_s / worth_ms) / 2, 1.0), _MOST_STRETCH)
+            self._done, self._window = Cost(), now
 
     def _add(self, cost: Cost, priority: Priority, seats: int, *, sign: int = 1) -> None:
         self._decode_ms[priority] += sign * cost.decode_ms

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from bindery.decoded import Tensors
 from bindery.engine.lanes import Lanes, Priority
 from bindery.engine.padding import alike
+from bindery.engine.turns import Turns
 from bindery.errors import BinderyError, DeadlineExceeded, EngineDown, InternalError
 from bindery.runtime.collate import collate
 from bindery.runtime.encoder import Encoder
@@ -50,7 +51,7 @@ class Batcher:
         *,
         pad_id: int,
         max_batch: int,
-        runtime: asyncio.Lock,
+        runtime: Turns,
         executor: Executor,
         on_batch: Callable[[int, float], None],
     ) -> None:
@@ -63,6 +64,8 @@ class Batcher:
         self._ready: Lanes[_Ready] = Lanes()
         self._taken: list[_Ready] = []
         self.running: Run | None = None
+        self.ended = time.monotonic()
+        """When the last run ended."""
         self._wake = asyncio.Event()
         self._failure: BaseException | None = None
 
@@ -86,7 +89,7 @@ class Batcher:
         try:
             while True:
                 await self._wake.wait()
-                async with self._runtime:
+                async with self._runtime.turn(lambda: self._ready.first_since):
                     self._taken = self._take()
                     for batch in alike(self._taken, _length):
                         await self._encode(batch)
@@ -121,7 +124,7 @@ class Batcher:
             await self._bisect(batch, error)
             return
         finally:
-            self.running = None
+            self.running, self.ended = None, time.monotonic()
         infer_ms = (time.monotonic() - started) * 1000
         self._on_batch(len(batch), infer_ms)
         for item, vector in zip(batch, vectors, strict=True):

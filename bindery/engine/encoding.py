@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 from bindery.bundle import Bundle
 from bindery.decoded import Tensors
@@ -14,7 +14,9 @@ from bindery.engine.batching import Batcher, Inferred
 from bindery.engine.canary import Canary, still_input
 from bindery.engine.events import BatchRun, Event, LoopRestarted
 from bindery.engine.lanes import Priority
+from bindery.engine.stepback import step_back_thread
 from bindery.engine.supervision import running_s, stuck, waiting_s
+from bindery.engine.turns import Turns
 from bindery.errors import EngineDown
 from bindery.known_answer import known_input
 from bindery.prepare.tokens import TextTokenizer
@@ -44,11 +46,16 @@ class Encoding:
         self._loops: dict[str, asyncio.Task[None]] = {}
         self._restarted: set[str] = set()
         self._warm = False
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="runtime")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="runtime", initializer=step_back_thread)
+
+    @property
+    def thread(self) -> Executor:
+        """The thread that graphs run in. What opens them must run there too (see `stepback`)."""
+        return self._thread
 
     async def start(self, tokenizers: Mapping[str, TextTokenizer]) -> None:
         """Begin the loops, warm every graph up and measure it. Raises what a graph raises."""
-        runtime = asyncio.Lock()
+        runtime = Turns()
         for modality, encoder in self.encoders.items():
             self._batchers[modality] = self._batcher(modality, encoder, runtime)
             self._begin(modality)
@@ -92,7 +99,7 @@ class Encoding:
     def waiting_s(self) -> float:
         return waiting_s(self._batchers)
 
-    def _batcher(self, modality: str, encoder: Encoder, runtime: asyncio.Lock) -> Batcher:
+    def _batcher(self, modality: str, encoder: Encoder, runtime: Turns) -> Batcher:
         spec = self._bundle.modality(modality).spec
 
         def ran(items: int, infer_ms: float) -> None:

@@ -146,8 +146,9 @@ class Engine:
     async def start(self) -> None:
         """Load every graph, start the decoders, and run each graph once. Raises `BundleError`s; the state is then `failed`."""
         try:
-            beginnings = [self._open] if self._shares_pool else [self._open, self._pool.start]
-            ended = await asyncio.gather(*map(asyncio.to_thread, beginnings), return_exceptions=True)
+            opening = asyncio.get_running_loop().run_in_executor(self._encoding.thread, self._open)
+            beginnings = [opening] if self._shares_pool else [opening, asyncio.to_thread(self._pool.start)]
+            ended = await asyncio.gather(*beginnings, return_exceptions=True)
             for error in ended:  # both have ended: what one has begun can be taken down
                 if error is not None:
                     raise error
@@ -306,6 +307,8 @@ class Engine:
         inferred = await _before(
             item.deadline, "infer", self._encoding.infer(item.modality, prepared.tensors, item.deadline, item.priority)
         )
+        if item.seat is not None:
+            item.seat.answered()
         inferred.vector.setflags(write=False)
         timings = {"decode": decode_ms, "queue": inferred.queue_ms, "infer": inferred.infer_ms}
         return Embedded(inferred.vector, prepared.usage, prepared.truncated, timings, batch=inferred.batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from typing import Generic, Literal, TypeVar
@@ -36,6 +37,11 @@ class Lanes(Generic[T]):
         interactive = self._interactive[0][0] if self._interactive else now
         batch = self._batch[0][0] - AGE_S if self._batch else now
         return now - min(interactive, batch)
+
+    @property
+    def first_since(self) -> float:
+        """Since when the one that `pop` would give waits, as it counts among the others; infinite when there is nothing."""
+        return min((lane[0][0] for lane in (self._interactive, self._batch) if lane), default=math.inf)
 
     def pop(self) -> T:
         """Whatever is first. Raises `IndexError` when there is nothing."""

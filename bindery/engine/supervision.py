@@ -22,10 +22,11 @@ def running_s(batchers: Mapping[str, Batcher]) -> float:
 
 
 def waiting_s(batchers: Mapping[str, Batcher]) -> float:
-    """How long a ready item has waited although nothing runs: a loop that lives takes it at once. 0 while a graph runs."""
+    """How long a ready item has waited although nothing ran: a loop that lives takes it in its turn. 0 while a graph runs."""
     if any(batcher.running is not None for batcher in batchers.values()):
         return 0.0
-    return max((batcher.waiting_s for batcher in batchers.values()), default=0.0)
+    idle = time.monotonic() - max((batcher.ended for batcher in batchers.values()), default=0.0)
+    return min(idle, max((batcher.waiting_s for batcher in batchers.values()), default=0.0))
 
 
 def stuck(batchers: Mapping[str, Batcher], costs: Costs) -> str | None:

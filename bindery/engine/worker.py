@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from bindery.decoded import Extent, Prepared
 from bindery.engine import sandbox
+from bindery.engine.stepback import step_back_process
 from bindery.engine.wire import Answer, Wire, WireError
 from bindery.errors import BinderyError, DecoderKilled, UnreadableMedia
 from bindery.kinds import KINDS
@@ -51,6 +52,7 @@ class Length:
 
 def serve(connection: socket.socket, limits: Limits) -> None:
     """Wall this process in, say hello, then answer `Task`s and `Length`s from ``connection`` until it closes."""
+    step_back_process()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides when we end
     wire = Wire(connection)
     wire.send_hello(sandbox.enter(limits.decode_memory_bytes, connection.fileno()))

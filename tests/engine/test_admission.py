@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from bindery.engine.admission import CROWD, Admission, Cost, Costs
+from bindery.engine.admission import CROWD, SURE, Admission, Cost, Costs
 from bindery.errors import QueueFull
 from bindery.limits import Limits
 
@@ -105,3 +105,33 @@ def test_a_crowd_is_only_known_after_many_refusals_and_only_while_there_is_no_ro
         admission.check_crowd("interactive", None)
     seat.leave()
     admission.check_crowd("interactive", None)
+
+
+def test_the_wait_follows_what_work_takes_beside_its_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("bindery.engine.admission.time.monotonic", lambda: clock[0])
+    admission = Admission(Limits(), decoders=2)
+    seats = admission.take([Cost(infer_ms=100.0)] * 40, "interactive", None)
+    told = admission.wait_ms("interactive")
+    for seat in seats[:20]:  # each is done in four times its cost, as where the cores have other work too
+        clock[0] += 0.4
+        seat.answered()
+        seat.leave()
+    assert told == pytest.approx(4000)
+    assert admission.wait_ms("interactive") == pytest.approx(4 * 2000, rel=0.1)
+    with pytest.raises(QueueFull, match="deadline"):
+        admission.take([Cost(infer_ms=1.0)], "interactive", clock[0] + 9.0)
+    for seat in seats[20:]:
+        clock[0] += 0.1
+        seat.answered()
+        seat.leave()
+    admission.take([Cost(infer_ms=1000.0)], "interactive", None)
+    assert admission.wait_ms("interactive") < 1500  # and back, when it is quicker again
+
+
+def test_a_deadline_that_the_estimate_only_just_keeps_is_refused() -> None:
+    admission = Admission(Limits(), decoders=2)
+    admission.take([SECOND] * 4, "interactive", None)
+    with pytest.raises(QueueFull, match="deadline"):
+        admission.take([SECOND], "interactive", time.monotonic() + 4 / SURE - 0.5)
+    admission.take([SECOND], "interactive", time.monotonic() + 4 / SURE + 0.5)

@@ -12,6 +12,7 @@ import pytest
 
 from bindery.decoded import Tensors
 from bindery.engine.batching import Batcher
+from bindery.engine.turns import Turns
 from bindery.errors import DeadlineExceeded, EngineDown, InternalError
 from bindery.runtime.fake import FakeEncoder
 from bindery.vectors import Vectors
@@ -44,7 +45,7 @@ def thread() -> Iterator[ThreadPoolExecutor]:
 
 @asynccontextmanager
 async def running(encoder: FakeEncoder, thread: ThreadPoolExecutor) -> AsyncIterator[tuple[Batcher, asyncio.Task[None]]]:
-    batcher = Batcher(encoder, pad_id=0, max_batch=16, runtime=asyncio.Lock(), executor=thread, on_batch=lambda *_: None)
+    batcher = Batcher(encoder, pad_id=0, max_batch=16, runtime=Turns(), executor=thread, on_batch=lambda *_: None)
     task = asyncio.create_task(batcher.run())
     yield batcher, task
     task.cancel()

@@ -20,6 +20,7 @@ from bindery.engine.engine import Engine, EnginePolicy
 from bindery.engine.heartbeat import Heartbeat
 from bindery.engine.lanes import Lanes
 from bindery.engine.pool import DecodePool
+from bindery.engine.turns import Turns
 from bindery.limits import Limits
 from bindery.runtime.fake import FakeEncoder
 from tests.engine.peers import Peers
@@ -65,10 +66,10 @@ async def test_lanes_know_who_has_waited_longest() -> None:
 async def test_a_batching_loop_that_takes_nothing_is_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervision, "STUCK_S", 0.1)
     with ThreadPoolExecutor(1) as executor:
-        encoder, runtime = FakeEncoder(dimension=4, max_batch=4), asyncio.Lock()
+        encoder, runtime = FakeEncoder(dimension=4, max_batch=4), Turns()
         batcher = Batcher(encoder, pad_id=0, max_batch=4, runtime=runtime, executor=executor, on_batch=lambda *_: None)
         tensors = {"pixel_values": np.zeros((3, 2, 2), np.float32)}
-        async with runtime:  # somebody keeps the runtime, and runs nothing
+        async with runtime.turn(time.monotonic):  # somebody keeps the runtime, and runs nothing
             loop = asyncio.create_task(batcher.run())
             item = asyncio.create_task(batcher.infer(tensors, None))
             await asyncio.sleep(0.02)
