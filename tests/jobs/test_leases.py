@@ -228,7 +228,7 @@ def test_a_file_that_kills_the_whole_process_is_given_up_and_the_rest_goes_in(to
 
 def test_leases_outlive_a_cancelled_run_by_nothing(run: Indexer, tmp_path: Path) -> None:
     """What a run that is stopped had in work is free at once, and nobody is blamed."""
-    folder = generated(tmp_path / "media", 40)
+    folder = generated(tmp_path / "media", 400)
 
     async def stopped() -> None:
         running = asyncio.create_task(run.started(folder))
@@ -245,4 +245,4 @@ def test_leases_outlive_a_cancelled_run_by_nothing(run: Indexer, tmp_path: Path)
     with ledger._database.reading() as db:
         assert db.execute("SELECT max(deaths), max(deaths_alone) FROM units WHERE state = 'queued'").fetchone() in [(0, 0), (None, None)]
     ledger.close()
-    assert str(run.again(job.id)).startswith("40 listed = ")
+    assert str(run.again(job.id)).startswith("400 listed = ")
