@@ -130,9 +130,9 @@ class Admission:
 
     def take(self, wanted: Sequence[Cost], priority: Priority, deadline: float | None) -> list[Seat]:
         """Seats for all, or `QueueFull` for all. An idle engine takes whatever comes: waiting would not make it fit."""
+        if self.work_ms("batch") < _BUSY_MS:  # a queue begins here: the time before it tells nothing
+            self._done, self._window = Cost(), time.monotonic()
         if self.seats:
-            if not self._done.infer_ms and self.work_ms("batch") < _BUSY_MS:
-                self._window = time.monotonic()  # what begins to queue up now has not been waiting
             try:
                 self._check(wanted, priority, deadline)
             except QueueFull:
@@ -162,14 +162,18 @@ class Admission:
         if wait > longest:
             raise _full(f"the work that is waiting takes {wait:.0f} ms; at most {longest:.0f} ms are queued", wait - longest)
         if deadline is not None and 0 < (left := (deadline - time.monotonic()) * 1000) * SURE < wait:
-            raise _full(f"the work that is waiting takes {wait:.0f} ms, and this request's deadline is in {left:.0f} ms", wait - left)
+            raise _full(
+                f"the work that is waiting takes {wait:.0f} ms, this request's deadline is in {left:.0f} ms, {SURE:.0%} of it for waiting",
+                wait - SURE * left,
+            )
 
     def _did(self, cost: Cost) -> None:
         """Compare the time that went by with the costs of what was done in it, as long as there is always more to do."""
         now = time.monotonic()
         done = self._done
         self._done = Cost(done.decode_ms + cost.decode_ms, done.infer_ms + cost.infer_ms)
-        if self.work_ms("batch") < _BUSY_MS:
+        if self.seats < 2 or self.work_ms("batch") < _BUSY_MS:  # nobody waits behind it: no flood, and what one has taught is forgotten
+            self._stretch = max(_moved(self._stretch, 1.0), 1.0)
             self._done, self._window = Cost(), now
         elif (passed_s := now - self._window) >= _WINDOW_S:
             worth_ms = max(self._done.decode_ms / self._decoders, self._done.infer_ms, 1.0)

@@ -135,3 +135,34 @@ def test_a_deadline_that_the_estimate_only_just_keeps_is_refused() -> None:
     with pytest.raises(QueueFull, match="deadline"):
         admission.take([SECOND], "interactive", time.monotonic() + 4 / SURE - 0.5)
     admission.take([SECOND], "interactive", time.monotonic() + 4 / SURE + 0.5)
+
+
+def test_heavy_items_now_and_then_are_no_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("bindery.engine.admission.time.monotonic", lambda: clock[0])
+    admission = Admission(Limits(), decoders=2)
+    for _ in range(5):
+        (seat,) = admission.take([SECOND], "interactive", None)
+        clock[0] += 1.0
+        seat.answered()
+        seat.leave()
+        clock[0] += 30.0  # nothing to do
+    admission.take([SECOND], "interactive", None)
+    assert admission.wait_ms("interactive") == pytest.approx(1000)
+
+
+def test_what_a_flood_has_taught_is_forgotten_in_the_calm(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("bindery.engine.admission.time.monotonic", lambda: clock[0])
+    admission = Admission(Limits(), decoders=2)
+    for seat in admission.take([Cost(infer_ms=100.0)] * 40, "interactive", None):
+        clock[0] += 1.0
+        seat.answered()
+        seat.leave()
+    for _ in range(60):
+        (seat,) = admission.take([Cost(infer_ms=100.0)], "interactive", None)
+        clock[0] += 0.1
+        seat.answered()
+        seat.leave()
+    admission.take([SECOND], "interactive", None)
+    assert admission.wait_ms("interactive") < 1100
