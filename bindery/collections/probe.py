@@ -2,7 +2,8 @@
 
 Queries are stored vectors of a modality, or real queries; the truth is a comparison with every row. One scan by code, deep enough,
 ranks all rows; the place of a true neighbour in that ranking is the depth at which it is found, so one scan a query answers for
-every depth. The least work whose recall@10 reaches the target, by its lower bound over the queries, is what searches then do.
+every depth. What a scan of fewer lists ranks is that ranking without the rows of the other lists, so it answers for those too.
+The least work whose recall@10 reaches the target, by its lower bound over the queries, is what searches then do.
 """
 
 from __future__ import annotations
@@ -18,22 +19,32 @@ from bindery.collections.registry import Probed
 from bindery.collections.segment import Segment
 from bindery.vectors import Vectors
 
-QUERIES = 100
+QUERIES = 200
 FEWEST = 30
 """Fewer queries than this say too little."""
 
 SHARES = (1.0, 0.5, 0.25, 0.125)
 _NEIGHBOURS = 100
 _NS_OF_A_CODE, _NS_OF_A_ROW = 5.0, 350.0  # measured for 768 components; only their ratio matters
+_STEP = 1.08  # of the ladder of depths
 _Z = 1.645  # one-sided, 95 %
+_Z_OF_FEWER_LISTS = 2.576
+"""99.5 %: of several shares the luckiest would be taken. Lists that are left out take many neighbours of few queries, which
+some hundred queries may not show: a million rows lost a hundredth more than their probe had seen."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a probe is to find: a recall, looking for one modality with another, comparing at most ``deepest`` rows for 10 hits."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """One pair: looking for ``modality`` with queries ``(m, d)`` of another, or the same.
+
+    ``own``: the key of each query, when it is stored here and so its own best neighbour. ``target``: a recall; ``deepest``: rows
+    that may be compared for 10 hits.
+    """
 
     modality: str
     query_modality: str
+    queries: Vectors
+    own: Keys | None
     target: float
     deepest: int
 
@@ -41,35 +52,37 @@ class Wanted:
 Ranks = NDArray[np.int64]  # (queries, neighbours): in how deep a ranking the neighbour is found
 
 
-def probe(
-    segments: Sequence[Segment],
-    queries: Vectors,
-    own: Keys | None,
-    wanted: Wanted,
-    stop: Callable[[], bool],
-) -> Probed:
-    """Measure. queries: ``(m, d)``; ``own``: the key of each, when it is stored here and so its own best neighbour.
-
-    Raises `InterruptedError` when ``stop()`` says so.
-    """
-    target, deepest = wanted.target, wanted.deepest
+def probe(segments: Sequence[Segment], asked: Sequence[Asked], stop: Callable[[], bool]) -> list[Probed]:
+    """Measure pairs that look for the same modality, together. Raises `InterruptedError` when ``stop()`` says so."""
+    truth = _truth(segments, asked, stop)
+    lists = [segment.list_of_rows() for segment in segments]
     rows = sum(len(segment) for segment in segments)
-    truth = _truth(segments, queries, own, stop)
+    found, first = [], 0
+    for one in asked:
+        upto = first + len(one.queries)
+        own = _Truth(truth.segments[first:upto], truth.places[first:upto])
+        found.append(_chosen(one, _ranks(segments, lists, one, own, stop), len(segments), rows))
+        first = upto
+    return found
+
+
+def _chosen(asked: Asked, ranks: dict[float, Ranks], segments: int, rows: int) -> Probed:
+    """The cheapest share of the lists, and how deep to look in it."""
+    target, deepest = asked.target, asked.deepest
     best: tuple[float, Probed] | None = None
-    for share in SHARES:
-        ranks = _ranks(segments, queries, truth, share, deepest, stop)
-        depth = _enough(ranks[:, :10], target, 10, deepest)
+    for share, own in ranks.items():
+        certainty = _Z if share == 1 else _Z_OF_FEWER_LISTS
+        depth = _enough(own[:, :10], target, 10, deepest, certainty)
         if depth is None:
             break  # fewer lists find less
-        depth_100 = _enough(ranks, target, 100, deepest) or 4 * deepest  # beyond what was looked at
-        deepest = min(deepest, max(4 * depth, depth_100))  # who needs more with fewer lists gains nothing by them
-        recall, bound = (round(value, 4) for value in _recall(ranks[:, :10], depth))
-        cost = share * rows * _NS_OF_A_CODE + len(segments) * depth * _NS_OF_A_ROW
+        depth_100 = _enough(own, target, 100, deepest, certainty) or 4 * deepest  # beyond what was looked at
+        recall, bound = (round(value, 4) for value in _recall(own[:, :10], depth, _Z))
+        cost = share * rows * _NS_OF_A_CODE + segments * depth * _NS_OF_A_ROW
         if best is None or cost < best[0]:
-            found = (target, share, depth, max(depth, depth_100), recall, bound, len(queries), rows)
-            best = cost, Probed(wanted.modality, wanted.query_modality, *found)
+            told = (target, share, depth, max(depth, depth_100), recall, bound, len(own), rows)
+            best = cost, Probed(asked.modality, asked.query_modality, *told)
     if best is None:
-        return Probed(wanted.modality, wanted.query_modality, target, 1.0, 0, 0, 1.0, 1.0, len(queries), rows)
+        return Probed(asked.modality, asked.query_modality, target, 1.0, 0, 0, 1.0, 1.0, len(asked.queries), rows)
     return best[1]
 
 
@@ -81,58 +94,72 @@ class _Truth:
     places: NDArray[np.int64]  # (m, k)
 
 
-def _truth(segments: Sequence[Segment], queries: Vectors, own: Keys | None, stop: Callable[[], bool]) -> _Truth:
-    count = len(queries)
-    scores = np.full((count, _NEIGHBOURS), -np.inf, dtype=np.float32)
-    owners = np.zeros((count, _NEIGHBOURS), dtype=np.int64)
-    places = np.zeros((count, _NEIGHBOURS), dtype=np.int64)
+def _truth(segments: Sequence[Segment], asked: Sequence[Asked], stop: Callable[[], bool]) -> _Truth:
+    queries = np.concatenate([one.queries for one in asked])
+    own = np.concatenate([np.full(len(one.queries), -1, dtype=np.int64) if one.own is None else one.own for one in asked])
+    scores = np.full((len(queries), _NEIGHBOURS), -np.inf, dtype=np.float32)
+    owners = np.zeros((len(queries), _NEIGHBOURS), dtype=np.int64)
+    places = np.zeros((len(queries), _NEIGHBOURS), dtype=np.int64)
     for number, segment in enumerate(segments):
         for start, rows, alive in segment.blocks():
             _may_go_on(stop)
             found = queries @ rows.T
             found[:, ~alive] = -np.inf
-            if own is not None:
-                found[own[:, None] == segment.keys[None, start : start + len(rows)]] = -np.inf
-            everything = np.concatenate([scores, found], axis=1)
-            kept = np.argpartition(-everything, _NEIGHBOURS - 1, axis=1)[:, :_NEIGHBOURS]
-            scores = np.take_along_axis(everything, kept, axis=1)
-            fresh = kept >= _NEIGHBOURS
-            old = np.minimum(kept, _NEIGHBOURS - 1)
-            owners = np.where(fresh, number, np.take_along_axis(owners, old, axis=1))
-            places = np.where(fresh, kept - _NEIGHBOURS + start, np.take_along_axis(places, old, axis=1))
+            keys = segment.keys[start : start + len(rows)]
+            column = np.minimum(np.searchsorted(keys, own), len(keys) - 1)
+            itself = np.flatnonzero(keys[column] == own)
+            found[itself, column[itself]] = -np.inf
+            # After the first blocks hardly a row is better than the hundredth so far.
+            for query in np.flatnonzero(found.max(axis=1) > scores.min(axis=1)):
+                better = np.flatnonzero(found[query] > scores[query].min())
+                everything = np.concatenate([scores[query], found[query, better]])
+                kept = np.argpartition(-everything, _NEIGHBOURS - 1)[:_NEIGHBOURS]
+                scores[query] = everything[kept]
+                owners[query] = np.concatenate([owners[query], np.full(len(better), number)])[kept]
+                places[query] = np.concatenate([places[query], better + start])[kept]
     order = np.argsort(-scores, axis=1, kind="stable")
     return _Truth(np.take_along_axis(owners, order, axis=1), np.take_along_axis(places, order, axis=1))
 
 
-def _ranks(segments: Sequence[Segment], queries: Vectors, truth: _Truth, share: float, deepest: int, stop: Callable[[], bool]) -> Ranks:
-    ranks = np.full(truth.places.shape, deepest, dtype=np.int64)
+def _ranks(
+    segments: Sequence[Segment], lists: Sequence[NDArray[np.int64]], asked: Asked, truth: _Truth, stop: Callable[[], bool]
+) -> dict[float, Ranks]:
+    """By the share of the lists that is scanned."""
+    deepest = asked.deepest
+    ranks = {share: np.full(truth.places.shape, deepest, dtype=np.int64) for share in SHARES}
     for number, segment in enumerate(segments):
         rank_of = np.full(segment.rows, deepest, dtype=np.int64)
-        for query, vector in enumerate(queries):
+        turn_of = np.empty(segment.lists, dtype=np.int64)  # of each list, for this query
+        for query, vector in enumerate(asked.queries):
             _may_go_on(stop)
-            ranked = segment.by_code(vector, min(deepest, segment.rows), share)
-            rank_of[ranked] = np.arange(len(ranked))
+            ranked = segment.by_code(vector, min(deepest, segment.rows), 1.0)
+            turn_of[segment.lists_by_nearness(vector)] = np.arange(segment.lists)
+            turns = turn_of[lists[number][ranked]]
             mine = truth.segments[query] == number
-            ranks[query, mine] = rank_of[truth.places[query, mine]]
-            rank_of[ranked] = deepest
+            wanted = truth.places[query, mine]
+            for share, found in ranks.items():
+                seen = ranked[turns < segment.lists_of(share)]
+                rank_of[seen] = np.arange(len(seen))
+                found[query, mine] = rank_of[wanted]
+                rank_of[seen] = deepest
     return ranks
 
 
-def _enough(ranks: Ranks, target: float, hits: int, deepest: int) -> int | None:
+def _enough(ranks: Ranks, target: float, hits: int, deepest: int, certainty: float) -> int | None:
     """The least depth of a ladder whose recall reaches the target."""
     depth = 2.0 * hits
-    while depth < 1.2 * deepest:
-        if _recall(ranks, rung := min(deepest, round(depth)))[1] >= target:
+    while depth < _STEP * deepest:
+        if _recall(ranks, rung := min(deepest, round(depth)), certainty)[1] >= target:
             return rung
-        depth *= 1.2
+        depth *= _STEP
     return None
 
 
-def _recall(ranks: Ranks, depth: int) -> tuple[float, float]:
+def _recall(ranks: Ranks, depth: int, certainty: float) -> tuple[float, float]:
     """Over queries: the mean, and its lower bound."""
     found = (ranks < depth).mean(axis=1)
     mean = float(found.mean())
-    return mean, mean - _Z * float(found.std()) / float(np.sqrt(len(found)))
+    return mean, mean - certainty * float(found.std()) / float(np.sqrt(len(found)))
 
 
 def _may_go_on(stop: Callable[[], bool]) -> None:

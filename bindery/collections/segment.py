@@ -163,6 +163,10 @@ class Segment:
         places = self._codes.search(query[None, :], depth, params=self._scanning(share, selection))[1][0]
         return np.asarray(places[places >= 0])
 
+    def lists_of(self, share: float) -> int:
+        """How many lists a scan over that share of them looks at."""
+        return max(1, round(share * self.lists))
+
     def lists_by_nearness(self, query: Vectors) -> NDArray[np.int64]:
         """All lists, in the order in which a scan over a share of them takes them."""
         faiss.omp_set_num_threads(1)
@@ -207,7 +211,7 @@ class Segment:
         if known is not None:
             return known
         selector = None if selection is None else selection.selector
-        made = faiss.SearchParametersIVF(nprobe=max(1, round(share * self.lists)), sel=selector)  # type: ignore[call-arg]  # the wheel's stubs know no fields
+        made = faiss.SearchParametersIVF(nprobe=self.lists_of(share), sel=selector)  # type: ignore[call-arg]  # the wheel's stubs know no fields
         if selection is None and len(self._parameters) < _KEPT_PARAMETERS:
             self._parameters[share] = made
         return made

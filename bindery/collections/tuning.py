@@ -16,7 +16,7 @@ import numpy as np
 from bindery.collections import planner, registry
 from bindery.collections.database import Database
 from bindery.collections.flat import Keys
-from bindery.collections.probe import FEWEST, QUERIES, Wanted, probe
+from bindery.collections.probe import FEWEST, QUERIES, Asked, probe
 from bindery.collections.records import decode_vector
 from bindery.collections.registry import Probed, Span
 from bindery.collections.segment import Segment
@@ -77,18 +77,20 @@ class Tuner:
             rows = sum(len(segment) for segment in own_segments)
             if not rows:
                 continue
-            for asked in sorted({*stored, *self._recent.modalities()}):
-                if is_fresh(known.get((modality, asked)), rows, self._tiers.recall_target):
+            due: list[Asked] = []
+            deepest = min(rows, _DEEPEST * planner.safe_depth(rows, 10))
+            for name in sorted({*stored, *self._recent.modalities()}):
+                if is_fresh(known.get((modality, name)), rows, self._tiers.recall_target):
                     continue
-                queries, keys = self._queries(asked)
-                if len(queries) < FEWEST:
-                    continue
-                deepest = min(rows, _DEEPEST * planner.safe_depth(rows, 10))
-                own = keys if asked == modality else None
-                found = probe(own_segments, queries, own, Wanted(modality, asked, self._tiers.recall_target, deepest), stop)
+                queries, keys = self._queries(name)
+                if len(queries) >= FEWEST:
+                    due.append(Asked(modality, name, queries, keys if name == modality else None, self._tiers.recall_target, deepest))
+            if not due:
+                continue
+            for found in probe(own_segments, due, stop):
                 with self._database.writing() as db:
                     registry.put_probe(db, self._collection_id, found)
-                log.info("%s by %s: recall %.4f comparing %d", modality, asked or "any", found.recall, found.depth)
+                log.info("%s by %s: recall %.4f comparing %d", modality, found.query_modality or "any", found.recall, found.depth)
 
     def _queries(self, asked: str) -> tuple[Vectors, Keys | None]:
         """Vectors ``(m, d)``, and their keys when they are stored."""
