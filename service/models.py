@@ -224,7 +224,7 @@ class Models:
             self._retire(old)
         self._named[name] = model
         model.engine.listen(self._metrics.listener(model.engine))
-        self._metrics.watch(model.engine)
+        self._metrics.watch(model.engine, model.bytes)
         log.info("ready", model=name, bundle=manifest.name, version=manifest.version, space=manifest.space)
         return old is None
 

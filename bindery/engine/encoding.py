@@ -102,13 +102,14 @@ class Encoding:
     def _batcher(self, modality: str, encoder: Encoder, runtime: Turns) -> Batcher:
         spec = self._bundle.modality(modality).spec
 
+        max_batch = min(self._max_batch, self.batches.get(modality, self._max_batch), encoder.max_batch)
+
         def ran(items: int, infer_ms: float) -> None:
             if self._warm:  # the very first runs are no measure
                 self._costs.ran(modality, items, infer_ms)
-                self._emit(BatchRun(modality, items, infer_ms))
+                self._emit(BatchRun(modality, items, infer_ms, max_batch))
 
         pad_id = spec.pad_id if isinstance(spec, TextSpec) else 0
-        max_batch = min(self._max_batch, self.batches.get(modality, self._max_batch))
         return Batcher(encoder, pad_id=pad_id, max_batch=max_batch, runtime=runtime, executor=self._thread, on_batch=ran)
 
     def _question(self, modality: str, tokenizer: TextTokenizer | None) -> Tensors:

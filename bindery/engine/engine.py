@@ -98,6 +98,10 @@ class _Item:
     seat: Seat | None
     admitted: bool = False
 
+    @property
+    def stage(self) -> str:
+        return "admit" if self.seat is None else self.seat.stage
+
     def at(self, stage: str) -> None:
         if self.seat is not None:
             self.seat.stage = stage
@@ -187,6 +191,11 @@ class Engine:
         """How long the present run of a graph has lasted; 0 when none runs."""
         return self._encoding.running_s
 
+    @property
+    def cache_bytes(self) -> int:
+        """Of the vectors that are kept by their content."""
+        return self._cache.bytes
+
     def check_crowd(self, modality: str, priority: Priority, deadline: float | None) -> None:
         """As `Admission.check_crowd`: for a door that would rather not read what comes. Raises `QueueFull`."""
         try:
@@ -243,10 +252,10 @@ class Engine:
         try:
             embedded = await self._answer(item, cached and self._cache.capacity > 0)
         except BinderyError as error:
-            self._emit(Failed(modality, error.code) if item.admitted else Refused(modality, error.code))
+            self._emit(Failed(modality, error.code, item.stage) if item.admitted else Refused(modality, error.code))
             raise
         except asyncio.CancelledError:
-            self._emit(Dropped(modality, "admit" if item.seat is None else item.seat.stage))
+            self._emit(Dropped(modality, item.stage))
             raise
         finally:
             if item.seat is not None:

@@ -39,6 +39,7 @@ class Finished:
 class Failed:
     modality: str
     code: str
+    stage: str  # the one it was in: admit, decode, infer
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class BatchRun:
     modality: str
     items: int
     infer_ms: float
+    most: int  # items that it could have had
 
 
 @dataclass(frozen=True, slots=True)

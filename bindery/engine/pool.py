@@ -36,6 +36,7 @@ class _Worker:
         self.wire = Wire(ours)
         self.tasks = 0
         self.first_bytes = 0
+        self.ended = False
         self.process: ForkServerProcess = context.Process(target=serve, args=(theirs, limits), daemon=True, name="bindery-decoder")
         self.process.start()
         theirs.close()  # ours must be the only copy left, or its death would not be seen as end of file
@@ -63,6 +64,7 @@ class _Worker:
         """End it and clear away. Returns the exit code that it had by itself, if it had ended."""
         self.process.join(0.1)
         code = self.process.exitcode
+        self.ended = True
         self.process.kill()
         self.process.join()
         self.wire.close()
@@ -94,13 +96,14 @@ class DecodePool:
         self._context.set_forkserver_preload(["bindery.engine.one_thread", "bindery.engine.worker"])
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="decode")
+        self._living: set[_Worker] = set()
         self._closed = threading.Event()
         self._heartbeat = Heartbeat()
         self.workers = workers
 
     def start(self) -> None:
         """Start the processes and wait until all can take a task. Raises `EngineDown`."""
-        workers = [_Worker(self._context, self._limits) for _ in range(self.workers)]
+        workers = [self._born() for _ in range(self.workers)]
         missing: list[str] = []
         for worker in workers:
             missing = worker.greet()
@@ -120,6 +123,11 @@ class DecodePool:
     def running_s(self) -> float:
         """How long the oldest task in work has lasted; 0 when there is none."""
         return self._heartbeat.age_s
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory of all decoder processes, what they share counted once for each."""
+        return sum(worker.resident_bytes() for worker in self._living.copy() if not worker.ended)
 
     def trouble(self) -> str | None:
         """What hangs although it is killed when it is late."""
@@ -200,8 +208,16 @@ class DecodePool:
             return dead
 
     def _fresh(self) -> _Worker:
-        worker = _Worker(self._context, self._limits)
+        worker = self._born()
         worker.greet()
+        return worker
+
+    def _born(self) -> _Worker:
+        worker = _Worker(self._context, self._limits)
+        for one in self._living.copy():
+            if one.ended:
+                self._living.discard(one)
+        self._living.add(worker)
         return worker
 
 

@@ -31,7 +31,8 @@ def test_what_was_accepted_is_finished_after_sigterm(served: Served) -> None:
     asking.start()
     until = time.monotonic() + 30
     while (
-        'bindery_items_admitted_total{modality="video",model="starter"} 24.0' not in httpx.get(f"{address}/metrics").text
+        'bindery_items_admitted_total{device="cpu",engine="onnxruntime/CPUExecutionProvider",modality="video",model="starter"} 24.0'
+        not in httpx.get(f"{address}/metrics").text
         and asking.is_alive()
     ):
         assert time.monotonic() < until

@@ -130,7 +130,7 @@ def test_the_vectors_of_a_label_set_are_there_before_it_is_used(client: httpx.Cl
         return counted('bindery_label_cache_total{result="miss"}')
 
     def texts() -> float:
-        return counted('bindery_items_finished_total{modality="text"')
+        return counted('bindery_items_finished_total{device="cpu",engine="onnxruntime/CPUExecutionProvider",modality="text"')
 
     before, done = misses(), texts() + 4  # two labels in two templates
     client.put("/v1/label-sets/ahead", json={"labels": labels, "templates": ["{} ahead", "behind {}"]})

@@ -35,4 +35,7 @@ async def test_a_crowd_is_refused_unread_and_let_in_again_when_there_is_room(toy
     assert elsewhere.json()["code"] == broken.json()["code"] == "malformed_json"
     assert fine.status_code == 200
     assert f'route="/v1/embed/{{modality}}",status="503"}} {CROWD + 1}.0' in metrics
-    assert 'bindery_items_refused_total{code="queue_full",modality="text",model="toy"}' in metrics
+    assert (
+        'bindery_items_refused_total{code="queue_full",device="cpu",engine="onnxruntime/CPUExecutionProvider",modality="text",model="toy"}'
+        in metrics
+    )

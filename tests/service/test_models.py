@@ -76,8 +76,14 @@ def test_a_second_model_is_loaded_chosen_by_name_and_unloaded(client: httpx.Clie
     assert [answer["model"] for answer in (by_form, by_query, by_openai, unnamed)] == ["second", "second", "second", "toy"]
     assert np.allclose(by_form["items"][0]["embedding"], unnamed["items"][0]["embedding"], atol=1e-5)
     metrics = client.get("/metrics").text
-    assert 'bindery_items_finished_total{modality="image",model="second"} 2.0' in metrics
-    assert 'bindery_tower_info{device="cpu",modality="image",model="second",precision="exact",provider="CPUExecutionProvider"' in metrics
+    assert (
+        'bindery_items_finished_total{device="cpu",engine="onnxruntime/CPUExecutionProvider",modality="image",model="second"} 2.0'
+        in metrics
+    )
+    assert (
+        'bindery_tower_info{device="cpu",engine="onnxruntime/CPUExecutionProvider",modality="image",model="second",precision="exact",provider="CPUExecutionProvider"'
+        in metrics
+    )
     assert client.delete("/v1/models/second").status_code == 204
     assert names(client) == ["toy"]
     assert code(client.post("/v1/embeddings", json={"input": "a dog", "model": "second"})) == (404, "unknown_model")

@@ -48,6 +48,14 @@ def test_every_limit_is_told(client: httpx.Client, small: httpx.Client) -> None:
     assert small.get("/v1/limits").json()["limits"]["items_text"]["value"] == 8
 
 
+MADE_BY = 'device="cpu",engine="onnxruntime/CPUExecutionProvider",'
+
+
+def memory_of_decoders(text: str) -> float:
+    (line,) = [line for line in text.splitlines() if line.startswith("bindery_decoders_bytes ")]
+    return float(line.rpartition(" ")[2])
+
+
 def test_metrics_count_what_happened(client: httpx.Client) -> None:
     client.post("/v1/embed/image", files=[("file", ("a.png", GOOD["image"])), ("file", ("b.png", b"junk"))])
     client.get("/v1/nowhere/at/all")
@@ -55,25 +63,34 @@ def test_metrics_count_what_happened(client: httpx.Client) -> None:
     for wanted in (
         'bindery_requests_total{method="POST",route="/v1/embed/{modality}",status="200"}',
         'bindery_requests_total{method="GET",route="unmatched",status="404"}',
-        'bindery_items_finished_total{modality="image",model="toy"}',
-        'bindery_items_failed_total{code="unsupported_media",modality="image",model="toy"}',
-        'bindery_stage_seconds_count{modality="image",model="toy",stage="decode"}',
-        'bindery_batch_items_count{modality="image",model="toy"}',
+        'bindery_items_finished_total{@modality="image",model="toy"}',
+        'bindery_items_failed_total{code="unsupported_media",@modality="image",model="toy"}',
+        'bindery_decode_failures_total{cause="unsupported_media",@modality="image",model="toy"}',
+        'bindery_batch_fill_count{@modality="image",model="toy"}',
+        'bindery_stage_seconds_count{@modality="image",model="toy",stage="decode"}',
+        'bindery_batch_items_count{@modality="image",model="toy"}',
         'bindery_ready{model="toy"} 1.0',
+        'bindery_model_bytes{model="toy"}',
+        'bindery_stage_seconds_bucket{@le="0.0001",modality="image",model="toy",stage="infer"}',
+        'bindery_stage_seconds_bucket{@le="300.0",modality="image",model="toy",stage="infer"}',
         'bindery_bundle_info{bundle="toy"',
         "process_resident_memory_bytes",
     ):
-        assert wanted in text
+        assert wanted.replace("@", MADE_BY) in text, wanted
+    assert memory_of_decoders(text) > 1_000_000
     assert "nowhere" not in text
 
 
 def test_series_are_there_before_their_first_event(small: httpx.Client) -> None:
     text = small.get("/metrics").text
     for wanted in (
-        'bindery_items_failed_total{code="deadline_exceeded",modality="thermal",model="toy"} 0.0',
-        'bindery_items_refused_total{code="queue_full",modality="thermal",model="toy"} 0.0',
-        'bindery_cache_total{modality="thermal",model="toy",result="hit"} 0.0',
-        'bindery_stage_seconds_count{modality="thermal",model="toy",stage="decode"} 0.0',
+        'bindery_items_failed_total{code="deadline_exceeded",@modality="thermal",model="toy"} 0.0',
+        'bindery_items_refused_total{code="queue_full",@modality="thermal",model="toy"} 0.0',
+        'bindery_decode_failures_total{cause="decoder_killed",@modality="thermal",model="toy"} 0.0',
+        'bindery_deadline_misses_total{@modality="thermal",model="toy",stage="decode"} 0.0',
+        'bindery_cache_bytes{model="toy"} 0.0',
+        'bindery_cache_total{@modality="thermal",model="toy",result="hit"} 0.0',
+        'bindery_stage_seconds_count{@modality="thermal",model="toy",stage="decode"} 0.0',
         'bindery_workers_replaced_total{reason="timeout"} 0.0',
         'bindery_heartbeat_age_seconds{model="toy",stage="batch"} 0.0',
         'bindery_heartbeat_age_seconds{model="toy",stage="runtime"} 0.0',
@@ -81,7 +98,7 @@ def test_series_are_there_before_their_first_event(small: httpx.Client) -> None:
         'bindery_heartbeat_age_seconds{model="",stage="decode"} 0.0',
         'bindery_heartbeat_age_seconds{model="",stage="jobs"} 0.0',
     ):
-        assert wanted in text, wanted
+        assert wanted.replace("@", MADE_BY) in text, wanted
 
 
 def test_what_was_decoded_is_counted_once(client: httpx.Client) -> None:
