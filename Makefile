@@ -47,7 +47,7 @@ format: $(VENV)/.dev ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.dev ## every benchmark; results as JSON in bench/results
-	$(BIN)/python bench/eager_vs_graph.py
+	$(BIN)/python bench/precisions.py
 	$(BIN)/python bench/engine_overhead.py
 	$(BIN)/python bench/hostile.py
 	$(BIN)/python bench/search.py

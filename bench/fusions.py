@@ -24,8 +24,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import torch
-from eager_vs_graph import TOWERS, inputs_of, processor
-from precisions import QUICK
+from large_towers import QUICK, TOWERS, inputs_of, processor
 
 from bindery.runtime.onnx import session_options
 from export.onnx_graph import opset, to_onnx

@@ -6,27 +6,18 @@ The towers are the same each time (seeded), so a peer in torch can build them ag
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
+from large_towers import TOWERS
 
 from bindery.bundle import MANIFEST, PACKAGED_BUNDLES
 from bindery.spec import AudioSpec, ImageSpec, Spec, TextSpec, VideoSpec
 from export.source import TowerSource
 from export.write_bundle import BundleOrder, write_bundle
-from training.towers.build import TowerConfig, build_tower
-from training.towers.clip_text import ClipTextConfig
+from training.towers.build import build_tower
 from training.towers.tower import Tower
-from training.towers.vit import VitConfig
 
 NAME = "large-random"
-LARGE: dict[str, Any] = {"width": 1024, "layers": 24, "heads": 16, "mlp_width": 4096, "dimension": 768}
-TOWERS: dict[str, TowerConfig] = {
-    "text": ClipTextConfig(width=768, layers=12, heads=12, mlp_width=3072, dimension=768),
-    "image": VitConfig(**LARGE),
-    "audio": VitConfig(**LARGE, size=(112, 1036)),
-    "video": VitConfig(**LARGE, frames=8, temporal_attention=True),
-}
 SPECS: dict[str, Spec] = {
     "text": TextSpec(kind="text", tokenizer="text/tokenizer.json", context_length=77, cleanup="none", pad_id=0, attention_mask=False),
     "image": ImageSpec(kind="image", size=224),

@@ -21,8 +21,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import torch
-from eager_vs_graph import TOWERS, inputs_of, processor
-from precisions import QUICK
+from large_towers import QUICK, TOWERS, inputs_of, processor
 
 from bindery.bundle import Artefact, Bundle, FileEntry, Manifest, Modality, Parity, file_digest, open_bundle
 from bindery.runtime.open import open_encoder
