@@ -46,6 +46,7 @@ _SHARES = {"50 %": 0.5, "10 %": 0.1, "1 %": 0.01, "0.1 %": 0.001}
 _FILTERED = 40  # queries of each kind with filters
 _IDLE_S = 4.0  # over which the server is watched when nobody asks
 _CAPTIONS = 2000  # stored texts beside the images
+_MIXED = 300  # texts that look for their picture in one list with other texts
 _SOURCES = {"same": "image", "cross": "text"}
 Told = dict[str, Any]
 Filter = dict[str, Any]
@@ -146,8 +147,30 @@ def run_library(data: Clustered, folder: Path) -> Told:
         state = collection.state()
         told["probed_recall"] = {modality: dict(one.recall) for modality, one in state.partitions.items()}
         told["memory"] = {**meter.memory(), "index_mib": round(state.memory_bytes / 2**20, 1), "float32_flat_mib": data.rows * 3072 / 2**20}
+        told["mixed"] = _mixed(data, collection)
         told["filters"] = _filters(data, collection)
     return told
+
+
+def _mixed(data: Clustered, collection: Any) -> Told:
+    """Texts look for the picture that they describe, in one list with the other texts: by cosine, centred, and among pictures alone."""
+
+    def found(modalities: tuple[str, ...] | None, centred: bool) -> Told:
+        pictures = described = 0
+        for number in range(asking):
+            own = Query(data.captions[number], TOP, modalities, query_modality="text", exclude_ids=(f"t{number}",), centred=centred)
+            hits = collection.search(own).hits
+            pictures += sum(hit.modality == "image" for hit in hits)
+            described += any(hit.id == f"i{number}" for hit in hits)
+        return {"pictures_among_hits": round(pictures / asking / TOP, 3), "found_their_picture": round(described / asking, 3)}
+
+    asking = min(_MIXED, len(data.captions))
+    return {
+        "queries": asking,
+        "by cosine": found(None, False),
+        "centred": found(None, True),
+        "pictures alone": found(("image",), False),
+    }
 
 
 def _filters(data: Clustered, collection: Any) -> Told:

@@ -105,12 +105,14 @@ class SearchableCollection:
         offset: int = 0,
         include_embedding: bool = False,
         exact: bool = False,
+        centred: bool = False,
     ) -> SearchResult:
         """Hits, best first, for one of: words, a file (``modality`` says what it is), a vector, a stored item, a mix.
 
         ``modalities``: which to return (all). Without ``file``, ``modality`` means the same for a single one. ``mix``: parts like
         ``{"text": "rain", "weight": -0.5}`` or ``{"file": "dog.wav", "modality": "audio"}``; a weight is 1 unless given. A stored
         item is not among its own hits. ``exact``: compare with every vector, whatever the index.
+        ``centred``: scores without what all vectors of a modality have in common, so that hits of several modalities compare.
         """
         if sum(way is not None for way in (text, file, vector, item, mix)) != 1:
             raise InvalidParameter("a search takes one of text, file, vector, item and mix")
@@ -131,6 +133,7 @@ class SearchableCollection:
             include_embedding=include_embedding,
             query_modality=self._asked_with(whole),
             exact=exact,
+            centred=centred,
             exclude_ids=tuple(part["item"] for part in whole if part.get("item") is not None),
         )
         return self.collection.search(query)

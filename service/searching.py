@@ -112,6 +112,7 @@ def _search(collection: Collection, question: Question, embedded: Sequence[Vecto
             include_embedding="embedding" in body.include,
             query_modality=asked.pop() if len(asked) == 1 else None,
             exact=body.exact,
+            centred=body.centred,
             exclude_ids=tuple(voice.source for voice in question.voices if isinstance(voice.source, str)),
         )
     )

@@ -38,6 +38,7 @@ def search(
         str | None, typer.Option("--group-by", help="Only the best hit of each value: uri, modality or a declared field.")
     ] = None,
     min_score: Annotated[float | None, typer.Option("--min-score", help="Leave out hits below this cosine.")] = None,
+    centred: Annotated[bool, typer.Option("--centred", help="Scores that compare between modalities, for mixed lists.")] = False,
     format: Annotated[Format, typer.Option("--format")] = Format.TABLE,
     data_dir: DataDir = None,
     bundle: Bundle = None,
@@ -62,7 +63,7 @@ def search(
         searchable = SearchableCollection(store, found, open_model(named) if item is None else None)
         result = searchable.search(
             text=text, file=file, item=item, mix=parts, modality=modality, modalities=among, top_k=top_k, offset=offset,
-            filter=where, group_by=group_by, min_score=min_score,
+            filter=where, group_by=group_by, min_score=min_score, centred=centred,
         )  # fmt: skip
     if format is Format.JSON:
         print_json({"hits": [_hit(hit) for hit in result], "plan": result.plan})

@@ -12,6 +12,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from bindery.collections.centring import evenly
 from bindery.vectors import Vectors
 
 Keys = NDArray[np.int64]
@@ -75,6 +76,10 @@ class FlatIndex:
         if allowed is not None:
             chosen = self._alive & allowed
         return best(self._faiss, self._keys, query, top_k, chosen)
+
+    def sample(self, count: int) -> Vectors:
+        """At most ``count`` of its rows as float32, evenly spaced: ``(n, d)``."""
+        return self._codes()[evenly(self._alive, count)].view("<f2").astype(np.float32)
 
     def _squeeze(self) -> None:
         kept = np.ascontiguousarray(self._codes()[self._alive])

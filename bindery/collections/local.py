@@ -192,6 +192,7 @@ class LocalCollection:
             "modalities": found.plan,
             "exact": all(line["plan"] == "exact" for line in found.plan.values()),
             "filtered": condition is not None or bool(query.exclude_ids),
+            "centred": query.centred,
             "ms": round((time.perf_counter() - started) * 1e3, 3),
         }
         return SearchResult(found.hits, plan)
@@ -206,7 +207,7 @@ class LocalCollection:
             wanted = query.offset + query.top_k
             fetch = wanted if query.group_by is None else _GROUP_OVERFETCH * wanted
             while True:
-                ranked, plan = self._vectors.rank(vector, fetch, query.modalities, scope, query.exact, asked)
+                ranked, plan = self._vectors.rank(vector, fetch, query.modalities, scope, query.exact, asked, query.centred)
                 kept = np.arange(len(ranked.keys))
                 if query.group_by is not None:
                     kept = self._best_of_groups(db, ranked.keys, query.group_by)
@@ -220,7 +221,12 @@ class LocalCollection:
         if self._recent.add(asked, vector) or self._vectors.wants_care(versions.layout):
             self._segments.background.notify(self)
         # The index may be newer than what this connection sees, by another thread's write.
-        hits = [_to_hit(stored[key], score) for key, score in zip(keys.tolist(), scores.tolist(), strict=True) if key in stored]
+        limit = np.inf if query.centred else 1.0  # stored vectors are float16, so one against itself may come out a hair above 1
+        hits = [
+            _to_hit(stored[key], min(limit, max(-limit, score)))
+            for key, score in zip(keys.tolist(), scores.tolist(), strict=True)
+            if key in stored
+        ]
         return _Found(hits, plan, complete=len(hits) == len(keys))
 
     def _best_of_groups(self, db: sqlite3.Connection, keys: Keys, field: str) -> Keys:
@@ -288,8 +294,7 @@ def _to_item(stored: StoredItem) -> Item:
 
 def _to_hit(stored: StoredItem, score: float) -> Hit:
     embedding = None if stored.data is None else decode_vector(stored.data)
-    # Stored vectors are float16, so a vector against itself may come out a hair above 1.
-    return Hit(stored.id, min(1.0, max(-1.0, score)), stored.modality, stored.uri, stored.start_s, stored.end_s, stored.metadata, embedding)
+    return Hit(stored.id, score, stored.modality, stored.uri, stored.start_s, stored.end_s, stored.metadata, embedding)
 
 
 def _encode_cursor(key: int) -> str:

@@ -69,11 +69,16 @@ class Query:
     exclude_ids: tuple[str, ...] = ()
     query_modality: str | None = None  # what the vector was made from, where that is known; decides how deep an index must look
     exact: bool = False  # compare with every vector that may be returned, however many there are
+    centred: bool = False  # scores that compare between modalities, see `Hit`
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hit:
-    """``score`` is the cosine with the query, in [-1, 1] up to rounding."""
+    """``score`` is the cosine with the query, in [-1, 1].
+
+    In a centred search it is the cosine without what all vectors of the hit's modality have in common: about 0 for what has nothing
+    to do with the query, whatever it is. It is on no fixed scale: with a few odd vectors it may pass 1.
+    """
 
     id: str
     score: float

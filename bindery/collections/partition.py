@@ -10,6 +10,7 @@ import logging
 import sqlite3
 from collections.abc import Set
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from bindery.collections import planner, registry
 from bindery.collections.allowed import AllowedRows
+from bindery.collections.centring import SAMPLE_ROWS, Centre
 from bindery.collections.flat import FlatIndex, Keys, Mask
 from bindery.collections.records import decode_codes
 from bindery.collections.registry import Probed, SegmentRow, Span
@@ -44,6 +46,7 @@ class Partition:
         self._growing = FlatIndex(dimension)
         self._segments: list[Segment] = []
         self._stand_ins: list[tuple[SegmentRow, FlatIndex]] = []  # for damaged segments
+        self._centre: Centre | None = None
 
     @classmethod
     def load(
@@ -94,6 +97,15 @@ class Partition:
     @property
     def segments(self) -> list[Segment]:
         return list(self._segments)
+
+    def centre(self) -> Centre | None:
+        """What its vectors have in common; None when there are none. Taken anew when a tenth of them has changed."""
+        rows = len(self)
+        if rows and (self._centre is None or not self._centre.is_fresh(rows)):
+            share = min(1.0, SAMPLE_ROWS / rows)
+            parts = [index.sample(ceil(share * len(index))) for index in self._parts() if len(index)]
+            self._centre = Centre.of(np.concatenate(parts), rows)
+        return self._centre if rows else None
 
     def put(self, keys: Keys, codes: NDArray[np.uint8]) -> None:
         """Rows that were written now. codes: ``(n, 2 d)`` bytes of float16."""

@@ -146,9 +146,12 @@ class ResidentVectors:
             self._partitions, self._layout, self._generation = partitions, layout, now
 
     def rank(
-        self, query: Vectors, top_k: int, modalities: Iterable[str] | None, scope: Scope, exact: bool, asked: str
+        self, query: Vectors, top_k: int, modalities: Iterable[str] | None, scope: Scope, exact: bool, asked: str, centred: bool = False
     ) -> tuple[Ranked, dict[str, dict[str, object]]]:
-        """The best ``top_k`` rows over the modalities, and a line of the plan for each. ``asked``: the query's modality, or ""."""
+        """The best ``top_k`` rows over the modalities, and a line of the plan for each. ``asked``: the query's modality, or "".
+
+        ``centred``: by scores that compare between modalities (`centring`), instead of cosines.
+        """
         with self._lock.shared():
             names = sorted(self._partitions) if modalities is None else sorted(set(modalities) & set(self._partitions))
             found: list[tuple[NDArray[np.float32], Keys]] = []
@@ -158,7 +161,8 @@ class ResidentVectors:
                 scores, keys, line, whole = self._partitions[name].search(query, top_k, scope, exact, self._probe_of(name, asked))
                 lines[name] = line
                 exhausted = exhausted and whole
-                found.append((scores, keys))
+                centre = self._partitions[name].centre() if centred else None
+                found.append((scores if centre is None else centre.scores(query, scores), keys))
         if not found:
             return Ranked(np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64), True), lines
         scores = np.concatenate([pair[0] for pair in found])

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bindery.collections import segment_files
+from bindery.collections.centring import evenly
 from bindery.collections.flat import Keys, Mask, Selection, best
 from bindery.collections.registry import SegmentRow
 from bindery.collections.segment_files import CODES, KEYS, VECTORS, SegmentDamaged
@@ -222,6 +223,10 @@ class Segment:
         for start in range(0, len(self._keys), _BLOCK_ROWS):
             # By FAISS: in half of numpy's time.
             yield start, self._exact.sa_decode(self._rows[start : start + _BLOCK_ROWS]), alive[start : start + _BLOCK_ROWS]
+
+    def sample(self, count: int) -> Vectors:
+        """At most ``count`` of its rows as float32, evenly spaced: ``(n, d)``."""
+        return self._rows[evenly(self._alive, count)].view("<f2").astype(np.float32)
 
     @property
     def rows(self) -> int:

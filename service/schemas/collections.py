@@ -158,11 +158,12 @@ class SearchBody(Strict):
     offset: int = 0
     include: Many[Literal["metadata", "embedding"]] = Field(default_factory=_metadata)
     exact: bool = Field(False, description="compare with every vector, whatever the index")
+    centred: bool = Field(False, description="scores that compare between modalities: without what all vectors of a hit's modality share")
 
 
 class HitAnswer(BaseModel):
     id: str
-    score: float = Field(description="the cosine with the query")
+    score: float = Field(description="the cosine with the query; centred, when that was asked for")
     modality: str
     uri: str | None
     start: float | None

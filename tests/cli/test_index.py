@@ -130,6 +130,7 @@ def test_search_by_words_file_and_item(run: Run, tmp_path: Path) -> None:
     assert "dog.wav" not in [hit["id"] for hit in run(*ask, "--item", "dog.wav").json["hits"]]
     assert {hit["modality"] for hit in run(*ask, "words", "--among", "audio").json["hits"]} == {"audio"}
     assert len(run(*ask, "words", "--filter", '{"id": {"prefix": "depth/"}}').json["hits"]) == 1
+    assert run(*ask, "words", "--centred").json["plan"]["centred"] is True
     alone = run(*ask, "--file", EXAMPLES / "dog.wav", "--modality", "audio").json["hits"]
     parts = f'[{{"file": "{EXAMPLES / "dog.wav"}", "modality": "audio"}}, {{"text": "words", "weight": 0}}]'
     mixed = run(*ask, "--mix", parts).json["hits"]

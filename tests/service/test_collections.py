@@ -72,7 +72,17 @@ def test_each_modality_tells_its_tier_and_a_search_its_plan(client: httpx.Client
     assert all((one["tier"], one["segments"], one["recall"]) == ("flat", 0, {}) for one in partitions.values())
     answer = client.post(f"{filled}/search", json={"text": "rain", "exact": True}).json()
     assert answer["plan"]["exact"] is True
+    assert answer["plan"]["centred"] is False
     assert {line["plan"] for line in answer["plan"]["modalities"].values()} == {"exact"}
+
+
+def test_a_centred_search_compares_between_modalities(client: httpx.Client, filled: str) -> None:
+    plain, centred = (client.post(f"{filled}/search", json={"text": "x", "centred": one}).json() for one in (False, True))
+    assert centred["plan"]["centred"] is True
+    assert set(ids(centred["hits"])) == set(ids(plain["hits"]))
+    assert [hit["score"] for hit in centred["hits"]] != [hit["score"] for hit in plain["hits"]]
+    as_form = client.post(f"{filled}/search", files={"text": (None, "x"), "centred": (None, "true")}).json()
+    assert as_form["hits"] == centred["hits"]
 
 
 def test_a_collection_needs_no_body(client: httpx.Client) -> None:

@@ -159,6 +159,8 @@ class MilvusCollection:
                 f"collection {self.definition.name!r} has index {self._index.kind} in Milvus, which cannot be told to compare with "
                 "everything: copy it into one that is made under BINDERY_MILVUS_INDEX=FLAT"
             )
+        if query.centred:
+            raise NotOffered("collections in Milvus cannot be searched centred: its scores are cosines. Search one modality at a time")
         where = all_of(
             "" if query.modalities is None else among("modality", query.modalities),
             "" if condition is None else to_expression(condition, self._columns),
