@@ -86,7 +86,7 @@ class VideoSpec(_PixelSpec):
 
 
 class AudioSpec(_Frozen):
-    """Sound → ``pixel_values`` (3, mel_bins, frames) float32 log-mel, ``(x - mean) / divisor``."""
+    """Sound → ``pixel_values`` (windows, mel_bins, frames) float32 log-mel, ``(x - mean) / divisor``."""
 
     kind: Literal["audio"] = "audio"
     sample_rate: int = Field(16_000, gt=0, description="Hz")
@@ -94,12 +94,18 @@ class AudioSpec(_Frozen):
     frames: int = Field(1036, gt=0, description="10 ms steps of the mel picture")
     low_hz: float = Field(20.0, ge=0)
     high_hz: float = Field(0.0, description="upper edge of the filter bank; 0: half the sample rate")
+    preemphasis: float = Field(0.97, ge=0, lt=1, description="share of the sample before that is taken from each; 0: none")
+    frame_mean: Literal["removed", "kept"] = Field("removed", description="what becomes of the mean of each 25 ms frame")
+    spectrum: Literal["power", "magnitude"] = Field("power", description="what the filter bank sums")
+    log_offset: float = Field(0.0, ge=0, description="added before the logarithm; 0: a floor at the least float32 step instead")
     mean: float = -4.2677393
     divisor: float = Field(9.1379948, gt=0, description="twice the standard deviation in the reference")
     audio_channels: Literal["first", "mean"] = "first"
-    long_audio: Literal["thirds_first", "thirds_middle", "head"] = Field(
+    windows: int = Field(3, gt=0, le=64, description="mel pictures that a sound becomes, one a channel")
+    long_audio: Literal["thirds_first", "thirds_middle", "even", "head"] = Field(
         "thirds_first",
-        description="too long: three windows, at the first or the middle start of each third; or the beginning thrice",
+        description="too long: windows at the first or the middle start of each part (a third, where there are three), evenly from the "
+        "beginning to the end, or all at the beginning",
     )
     short_audio: Literal["repeat", "repeat_pad"] = Field(
         "repeat",

@@ -66,7 +66,7 @@ def assemble(recipe: Recipe, places: Places, *, device: str, ranks: Ranks = ALON
     else:
         aside = read_items(recipe, places.media, recipe.data.validation)
     decoder = Decoder(training, recipe.spec, keep=recipe.data.keep)
-    objective = _objective(recipe, tower.dimension, training, places, text).to(device)
+    objective = _objective(recipe, tower, training, places, text).to(device)
     return Assembly(text, tower, trained, decoder, aside, objective)
 
 
@@ -77,7 +77,7 @@ def _text(recipe: Recipe, places: Places, device: str) -> FrozenText:
         raise RecipeError(f"{recipe.name}: text: {error.detail}") from error
 
 
-def _objective(recipe: Recipe, dimension: int, items: Sequence[Item], places: Places, text: FrozenText) -> Objective:
+def _objective(recipe: Recipe, tower: Tower, items: Sequence[Item], places: Places, text: FrozenText) -> Objective:
     """The recipe's losses with their teachers. Raises `RecipeError`, naming the file of a teacher that cannot be used."""
     distilling = [term for term in recipe.losses if isinstance(term, DistillTerm)]
     try:
@@ -85,9 +85,16 @@ def _objective(recipe: Recipe, dimension: int, items: Sequence[Item], places: Pl
             load_teacher(places.lesson(term.teacher), items, ids=places.lesson(term.ids) if term.ids else None, key=term.key)
             for term in distilling
         ]
-        files = {term.texts for term in distilling if term.texts is not None}
-        texts = {name: text.vectors(places.lesson(name).read_text(encoding="utf-8").splitlines()) for name in sorted(files)}
-        return Objective(recipe.losses, teachers, dimension=dimension, temperature=recipe.loss.temperature, texts=texts)
+        files = {term.texts if isinstance(term, DistillTerm) else term.negatives for term in recipe.losses} - {None}
+        texts = {name: text.vectors(places.lesson(name).read_text(encoding="utf-8").splitlines()) for name in sorted(filter(None, files))}
+        return Objective(
+            recipe.losses,
+            teachers,
+            dimension=tower.dimension,
+            features=tower.feature_width,
+            temperature=recipe.loss.temperature,
+            texts=texts,
+        )
     except (OSError, ValueError) as error:  # `TeacherError` too
         raise RecipeError(f"{recipe.name}: {error}") from error
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.data.manifest import Item
-from training.towers.tower import unit
 
 Key = Literal["id", "pair_id"]
 """The column of the manifest that a teacher's ids are found by; `pair_id`: a teacher that saw the same scene in another modality."""
@@ -24,7 +23,7 @@ class TeacherError(ValueError):
 
 
 class Teacher:
-    """Unit vectors of items by another model, in a space of its own or in ours."""
+    """Vectors of items by another model, in a space of its own or in ours."""
 
     def __init__(self, vectors: NDArray[Any], ids: Sequence[str], items: Iterable[Item], key: Key) -> None:
         """``vectors``: (m, d), row i of ``ids[i]``; may be mapped from a file, rows are read when asked for."""
@@ -42,10 +41,10 @@ class Teacher:
         return len(self._rows)
 
     def of(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """``(k,)`` places in ``ids`` that it knows, ascending, and its ``(k, d)`` float32 unit rows for them."""
+        """``(k,)`` places in ``ids`` that it knows, ascending, and its ``(k, d)`` float32 rows for them, of any length."""
         known = [place for place, id in enumerate(ids) if id in self._rows]
         rows = np.asarray(self._vectors[[self._rows[ids[place]] for place in known]], dtype=np.float32)
-        return torch.tensor(known, dtype=torch.long), unit(torch.from_numpy(rows))
+        return torch.tensor(known, dtype=torch.long), torch.from_numpy(rows)
 
 
 def load_teacher(path: Path, items: Iterable[Item], *, ids: Path | None = None, key: Key = "id") -> Teacher:
@@ -77,9 +76,20 @@ def load_teacher(path: Path, items: Iterable[Item], *, ids: Path | None = None, 
     return teacher
 
 
-def cosine_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean of 1 - cosine. Both ``(n, d)`` unit rows of one length."""
-    return (1 - (student * teacher).sum(dim=1)).mean()
+def cosine_loss(student: Tensor, teacher: Tensor, sure: Tensor | None = None) -> Tensor:
+    """Mean of 1 - cosine, each times ``sure`` (n,) where given. Both ``(n, d)`` unit rows of one length."""
+    apart = 1 - (student * teacher).sum(dim=1)
+    return (apart if sure is None else sure * apart).mean()
+
+
+def squared_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference, beside the teacher's mean square. Both ``(n, d)``, of any length."""
+    return F.mse_loss(student, teacher) / teacher.square().mean().clamp(min=1e-6)
+
+
+def tags_loss(logits: Tensor, scores: Tensor) -> Tensor:
+    """Binary cross entropy of each class's logit to the teacher's score in 0..1; summed over the classes, mean over the items."""
+    return F.binary_cross_entropy_with_logits(logits, scores, reduction="sum") / len(logits)
 
 
 def relational_loss(student: Tensor, teacher: Tensor) -> Tensor:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
 from training.assembly import Places, assemble
 from training.data.batches import MediaBatches, captions_of
+from training.features import HeadedTower
+from training.feed import TowerAndFeatures, WholeTower
 from training.losses import positives
 from training.recipe import Recipe, RecipeError
 
@@ -22,7 +25,7 @@ class DryRun:
     captions: int
     """Different captions, templates included."""
     steps: int
-    epochs: int
+    epochs: int | float
     trained: int
     """Numbers that learn, adapters included."""
     parameters: int
@@ -52,7 +55,8 @@ def dry_run(recipe: Recipe, places: Places, *, device: str = "cpu") -> DryRun:
     tower = parts.tower.eval()
     size = recipe.compute.chunk or len(batch.captions)
     starts = range(0, len(batch.captions), size)
-    rows = [tower(**{name: tensor[at : at + size].to(device) for name, tensor in batch.inputs.items()}) for at in starts]
+    encode = TowerAndFeatures(cast(HeadedTower, tower)) if parts.objective.wants_features else WholeTower(tower)
+    rows = [encode({name: tensor[at : at + size].to(device) for name, tensor in batch.inputs.items()}) for at in starts]
     vectors = torch.cat(rows)
     together = positives(batch.captions, batch.labels, recipe.loss.positives).to(device)
     _, loss = parts.objective(vectors, parts.text.vectors(batch.captions), together, batch.ids)
@@ -62,11 +66,11 @@ def dry_run(recipe: Recipe, places: Places, *, device: str = "cpu") -> DryRun:
         aside=len(parts.aside),
         labels=len({item.label for item in items if item.label}),
         captions=len({caption for item in items for caption in captions_of(item, recipe.data.templates)}),
-        steps=recipe.optim.epochs * -(-media.steps // recipe.compute.accumulate),
+        steps=max(1, round(recipe.optim.epochs * -(-media.steps // recipe.compute.accumulate))),
         epochs=recipe.optim.epochs,
         trained=sum(parameter.numel() for parameter in tower.parameters() if parameter.requires_grad),
         parameters=sum(parameter.numel() for parameter in tower.parameters()),
-        shapes={name: tuple(tensor.shape) for name, tensor in batch.inputs.items()} | {"vectors": tuple(vectors.shape)},
+        shapes={name: tuple(tensor.shape) for name, tensor in batch.inputs.items()} | {"vectors": (len(vectors), tower.dimension)},
         examples=tuple(zip(batch.ids, batch.captions, strict=True))[:3],
         loss=loss,
         skipped=dict(parts.decoder.skipped),

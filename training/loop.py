@@ -69,7 +69,7 @@ class Loop:
     @property
     def steps(self) -> int:
         """Of the whole run."""
-        return self._recipe.optim.epochs * self._each
+        return max(1, round(self._recipe.optim.epochs * self._each))
 
     @property
     def done(self) -> int:
@@ -87,7 +87,7 @@ class Loop:
                     self._losses.append(numbers["loss"])
                 numbers["scale"] = self.scale.value
                 self._done += 1
-                if index + 1 == self._each:
+                if index + 1 == self._each or (self._done == self.steps and self._losses):
                     self._end_epoch()
                 self._report(Progress("train", self._done, self.steps, numbers))
                 after_step(self._done, numbers)

@@ -41,24 +41,37 @@ class LogitScale(nn.Module):
 
 
 def positives(captions: Sequence[str], labels: Sequence[str], rule: Positives) -> Tensor:
-    """``(n, n)`` float32, 1 where item i and caption j belong together. An empty label belongs with no other."""
+    """``(n, n)`` float32, 1 where item i and caption j belong together. An empty label belongs with no other.
+
+    An item without words (an empty caption) belongs with nothing, itself included: its row and its column are 0.
+    """
     count = len(captions)
     together = torch.eye(count)
     if rule != "pair":
         together = torch.maximum(together, _equal(captions))
     if rule == "same_label":
         together = torch.maximum(together, _equal([label or f"#{index}" for index, label in enumerate(labels)]))
-    return together
+    said = torch.tensor([bool(caption) for caption in captions], dtype=torch.float32)
+    return together * said[:, None] * said[None, :]
 
 
-def contrastive_loss(media: Tensor, text: Tensor, scale: Tensor, together: Tensor) -> Tensor:
+def contrastive_loss(
+    media: Tensor, text: Tensor, scale: Tensor, together: Tensor, wrong: Tensor | None = None, spared: Tensor | None = None
+) -> Tensor:
     """Mean of the two cross-entropies of ``scale · cosine``: each item over all captions, each caption over all items.
 
     ``media``, ``text``: ``(n, d)`` unit rows. ``together``: ``(n, n)`` weights ≥ 0 with no empty row or column; an item's
-    target is its row divided by its sum. With the identity this is InfoNCE.
+    target is its row divided by its sum. With the identity this is InfoNCE. ``wrong``: ``(n, m)`` cosines of the items to further
+    texts that are none of their captions, but for those ``spared`` (n, m), which may be.
     """
     logits = scale * media @ text.T  # (items, captions)
-    to_text = F.cross_entropy(logits, together / together.sum(dim=1, keepdim=True))
+    targets = together / together.sum(dim=1, keepdim=True)
+    if wrong is None:
+        to_text = F.cross_entropy(logits, targets)
+    else:
+        others = scale * wrong
+        beside = torch.cat([logits, others if spared is None else others.masked_fill(spared, -torch.inf)], dim=1)
+        to_text = (beside.logsumexp(dim=1) - (targets * logits).sum(dim=1)).mean()
     to_media = F.cross_entropy(logits.T, together.T / together.T.sum(dim=1, keepdim=True))
     return (to_text + to_media) / 2
 

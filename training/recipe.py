@@ -31,6 +31,9 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+Balance = Literal["items", "root"]
+
+
 class DataRecipe(_Part):
     """Which items, and what is said of them."""
 
@@ -41,6 +44,14 @@ class DataRecipe(_Part):
     skip_licences: tuple[str, ...] = Field((), description="shell-style patterns of licences that are left out")
     skip_labels: tuple[str, ...] = Field((), description="labels whose items are left out: to measure what is not trained on")
     templates: tuple[str, ...] = Field((), description="`{}` takes the label; one caption more for each template")
+    balance: Balance = Field("items", description="items: all alike, but for their weights; root: labels by the root of their counts")
+    wordless: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="items without captions and label may be among them, for the teachers alone, with this share of the draws (0: as many "
+        "as there are)",
+    )
     held_out: float = Field(0.0, ge=0, lt=1, description="share of each label kept from training to watch it and to calibrate on")
     validation: str | None = Field(None, description="split of the manifest to watch and to calibrate on, instead of held_out")
     keep: bool = Field(False, description="hold prepared tensors in memory after the first epoch")
@@ -132,11 +143,12 @@ class Recipe(_Part):
 
 
 _LATER: dict[str, Any] = {
-    "losses": True,
+    "spec": {"preemphasis": True, "frame_mean": True, "spectrum": True, "log_offset": True, "windows": True},
+    "losses": {"negatives": True, "spared": True, "of": True, "sure": True},
     "compute": True,
     "watch": True,
-    "data": {"modality": True, "member": True, "validation": True, "workers": True, "skip_labels": True},
-    "tower": {"config": {"tagger": True}},
+    "data": {"modality": True, "member": True, "validation": True, "workers": True, "skip_labels": True, "balance": True, "wordless": True},
+    "tower": {"config": {"tagger": True, "apart": True, "block": True}},
 }
 """Fields that recipes did not have at first. Where one has its default the digest is the one that the recipe had before."""
 
@@ -148,11 +160,14 @@ def _unused(part: BaseModel | None, later: dict[str, Any]) -> dict[str, Any]:
         if part is None or name not in type(part).model_fields:
             continue
         value = getattr(part, name)
-        if isinstance(inside, dict):
-            if unused_inside := _unused(value, inside):
-                unused[name] = unused_inside
-        elif value == type(part).model_fields[name].get_default(call_default_factory=True):
+        if value == type(part).model_fields[name].get_default(call_default_factory=True):
             unused[name] = True
+        elif isinstance(inside, dict):
+            within: dict[Any, Any] = {} if isinstance(value, tuple) else _unused(value, inside)
+            if isinstance(value, tuple):
+                within = {place: left for place, one in enumerate(value) if (left := _unused(one, inside))}
+            if within:
+                unused[name] = within
     return unused
 
 

@@ -74,7 +74,16 @@ def train(
     Raises `RecipeError`, `ManifestError`, `TowerPackageError`.
     """
     parts = assemble(recipe, places, device=device, ranks=ranks)
-    batches, encode = build_feed(recipe, parts.tower, parts.decoder, cache=places.cache, device=device, ranks=ranks, report=report)
+    batches, encode = build_feed(
+        recipe,
+        parts.tower,
+        parts.decoder,
+        with_features=parts.objective.wants_features,
+        cache=places.cache,
+        device=device,
+        ranks=ranks,
+        report=report,
+    )
     loop = Loop(recipe, parts.tower, encode, parts.text, parts.objective, batches, device=device, ranks=ranks, report=report)
     if not ranks.first:
         torch.manual_seed(recipe.seed + ranks.rank)  # the weights began alike; dropout must not go on alike

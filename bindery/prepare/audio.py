@@ -1,4 +1,4 @@
-"""Waveform -> ``pixel_values`` (3, mel_bins, frames) float32: log-mel windows as the spec's rules of length say."""
+"""Waveform -> ``pixel_values`` (windows, mel_bins, frames) float32: log-mel windows as the spec's rules of length say."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ def prepare_audio(waveform: Waveform, spec: AudioSpec) -> Tensors:
             raise UnreadableMedia(f"the sound lasts {1000 * len(sound) / spec.sample_rate:.1f} ms; at least one frame of 25 ms is needed")
         sound = np.pad(sound, (0, frame_samples(spec) - len(sound)))
     frames = frame_count(len(sound), spec)
-    mels = [_short(sound, frames, spec)] * 3 if frames <= spec.frames else _long(sound, frames, spec)
-    stacked = np.stack([mel.T for mel in mels])  # (3, mel_bins, frames)
+    mels = [_short(sound, frames, spec)] * spec.windows if frames <= spec.frames else _long(sound, frames, spec)
+    stacked = np.stack([mel.T for mel in mels])  # (windows, mel_bins, frames)
     return {"pixel_values": np.ascontiguousarray((stacked - np.float32(spec.mean)) / np.float32(spec.divisor))}
 
 
-def window_starts(frames: int, spec: AudioSpec) -> tuple[int, int, int]:
-    """First frames of the three windows over a sound of ``frames`` > ``spec.frames`` frames.
+def window_starts(frames: int, spec: AudioSpec) -> tuple[int, ...]:
+    """First frames of the ``spec.windows`` windows over a sound of ``frames`` > ``spec.frames`` frames.
 
-    The candidates 0 .. frames - spec.frames are split into three ranges, as equal as possible, larger ones first; an
-    empty range stands for frame 0.
+    The candidates 0 .. frames - spec.frames are split into so many ranges, as equal as possible, larger ones first; an
+    empty range stands for frame 0. ``even`` takes the first candidate, the last one, and what lies evenly between, rounded.
     """
     if spec.long_audio == "head":
-        return 0, 0, 0
-    ranges = np.array_split(np.arange(frames - spec.frames + 1), 3)
+        return (0,) * spec.windows
+    if spec.long_audio == "even":
+        return tuple(int(start) for start in np.linspace(0, frames - spec.frames, spec.windows).round())
+    ranges = np.array_split(np.arange(frames - spec.frames + 1), spec.windows)
     places = [0 if spec.long_audio == "thirds_first" else len(candidates) // 2 for candidates in ranges]
-    first, second, third = (int(candidates[place]) if len(candidates) else 0 for candidates, place in zip(ranges, places, strict=True))
-    return first, second, third
+    return tuple(int(candidates[place]) if len(candidates) else 0 for candidates, place in zip(ranges, places, strict=True))
 
 
 def _one_channel(waveform: Waveform, spec: AudioSpec) -> Floats:
@@ -65,7 +66,7 @@ def _repeat_then_zeros(sound: Floats, spec: AudioSpec) -> Floats:
 
 
 def _long(sound: Floats, frames: int, spec: AudioSpec) -> list[Floats]:
-    """Three windows; only their own samples are transformed, so a long sound costs no more than a short one."""
+    """The windows; only their own samples are transformed, so a long sound costs no more than a short one."""
     size = (spec.frames - 1) * shift_samples(spec) + frame_samples(spec)
     firsts = [start * shift_samples(spec) for start in window_starts(frames, spec)]
     return [log_mel(sound[first : first + size], spec) for first in firsts]

@@ -1,4 +1,4 @@
-"""Kaldi-style log-mel filter bank, with the settings of the reference. Vectorised; all arithmetic in float32."""
+"""Log-mel filter bank: Kaldi's with the settings of the reference, unless the spec says otherwise. Vectorised; all in float32."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from bindery.spec import AudioSpec
 Floats = NDArray[np.float32]
 
 _FRAME_S, _SHIFT_S = 0.025, 0.010
-_PREEMPHASIS = np.float32(0.97)
 _FLOOR = np.float32(np.finfo(np.float32).eps)  # log of silence: -15.942385
 
 
@@ -34,14 +33,19 @@ def log_mel(samples: Floats, spec: AudioSpec) -> Floats:
     """``(samples,)`` in [-1, 1] to natural-log mel energies ``(frames, mel_bins)``."""
     size = frame_samples(spec)
     frames = sliding_window_view(samples, size)[:: shift_samples(spec)]  # (frames, size), a view
-    frames = frames - frames.mean(axis=1, keepdims=True, dtype=np.float32)
-    before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)  # the first sample is its own predecessor
-    frames = (frames - _PREEMPHASIS * before) * _window(size)
-    spectrum = np.fft.rfft(frames, n=_padded(size), axis=1)  # (frames, padded / 2 + 1)
+    if spec.frame_mean == "removed":
+        frames = frames - frames.mean(axis=1, keepdims=True, dtype=np.float32)
+    if spec.preemphasis:
+        before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)  # the first sample is its own predecessor
+        frames = np.asarray(frames - np.float32(spec.preemphasis) * before, dtype=np.float32)
+    spectrum = np.fft.rfft(frames * _window(size), n=_padded(size), axis=1)  # (frames, padded / 2 + 1)
     power = spectrum.real**2 + spectrum.imag**2
+    if spec.spectrum == "magnitude":
+        power = np.sqrt(power)
     high_hz = spec.high_hz if spec.high_hz > 0 else spec.high_hz + spec.sample_rate / 2
     energies = power @ _filters(spec.mel_bins, _padded(size), spec.sample_rate, spec.low_hz, high_hz)
-    return np.asarray(np.log(np.maximum(energies, _FLOOR)), dtype=np.float32)
+    lifted = energies + np.float32(spec.log_offset) if spec.log_offset else np.maximum(energies, _FLOOR)
+    return np.asarray(np.log(lifted), dtype=np.float32)
 
 
 def _padded(size: int) -> int:

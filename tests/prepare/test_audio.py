@@ -18,7 +18,7 @@ SPEC = AudioSpec(frames=50, mel_bins=40)
 def mel(samples: np.ndarray, rate: int = 16_000, **fields: object) -> np.ndarray:
     spec = SPEC.model_copy(update=fields)
     tensor = prepare_audio(Waveform(np.atleast_2d(samples).astype(np.float32), rate), spec)["pixel_values"]
-    assert tensor.shape == (3, spec.mel_bins, spec.frames)
+    assert tensor.shape == (spec.windows, spec.mel_bins, spec.frames)
     assert tensor.dtype == np.float32
     return tensor
 
@@ -36,7 +36,7 @@ def test_windows_start_where_the_reference_starts_them(frames: int, starts: tupl
 
 @given(st.integers(1, 5000))
 def test_windows_lie_inside_the_sound(beyond: int) -> None:
-    for rule in ("thirds_first", "thirds_middle", "head"):
+    for rule in ("thirds_first", "thirds_middle", "even", "head"):
         spec = SPEC.model_copy(update={"long_audio": rule})
         assert all(0 <= start <= beyond for start in window_starts(SPEC.frames + beyond, spec))
 
@@ -44,11 +44,34 @@ def test_windows_lie_inside_the_sound(beyond: int) -> None:
 def test_long_sound_by_each_rule() -> None:
     sound = noise(40_000)  # 248 frames
     whole = log_mel(sound[0] - sound.mean(dtype=np.float64).astype(np.float32), SPEC)
-    for rule, starts in {"thirds_first": (0, 67, 133), "thirds_middle": (33, 100, 166), "head": (0, 0, 0)}.items():
+    for rule, starts in {"thirds_first": (0, 67, 133), "thirds_middle": (33, 100, 166), "even": (0, 99, 198), "head": (0, 0, 0)}.items():
         windows = mel(sound, long_audio=rule)
         for window, start in zip(windows, starts, strict=True):
             expected = (whole[start : start + 50].T - np.float32(SPEC.mean)) / np.float32(SPEC.divisor)
             assert window == pytest.approx(expected, abs=1e-4)
+
+
+def test_as_many_windows_as_the_spec_says() -> None:
+    spec = AudioSpec(frames=50, windows=4, long_audio="even")
+    assert window_starts(250, spec) == (0, 67, 133, 200)
+    assert mel(noise(40_000), windows=5, long_audio="thirds_middle").shape[0] == 5
+    assert len({window.tobytes() for window in mel(noise(1600), windows=4)}) == 1  # a short sound is the same in all of them
+
+
+def test_another_filter_bank() -> None:
+    """Magnitudes, no pre-emphasis, an offset under the logarithm: checked against the formula, frame by frame."""
+    sound = noise(2000)[0] + np.float32(0.05)
+    plain = {"preemphasis": 0.0, "frame_mean": "kept", "spectrum": "magnitude", "log_offset": 0.001}
+    spec = SPEC.model_copy(update={"low_hz": 125.0, "high_hz": 7500.0, **plain})
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 399)
+    mels = 1127 * np.log1p(np.array([125.0, 7500.0]) / 700)
+    edges = np.linspace(*mels, spec.mel_bins + 2)
+    bins = 1127 * np.log1p(np.arange(257) * 16_000 / 512 / 700)
+    triangles = np.stack([np.interp(bins, edges[band : band + 3], [0, 1, 0]) for band in range(spec.mel_bins)], axis=1)
+    triangles[256] = 0
+    frames = np.stack([sound[start : start + 400] * window for start in range(0, len(sound) - 399, 160)])
+    expected = np.log(np.abs(np.fft.rfft(frames, n=512, axis=1)) @ triangles + 0.001)
+    assert log_mel(sound, spec) == pytest.approx(expected, abs=1e-3)
 
 
 def test_short_sound_repeats_the_mel_picture() -> None:

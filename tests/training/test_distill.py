@@ -95,7 +95,7 @@ def test_items_without_a_teachers_vector_do_not_count() -> None:
     assert (teacher.items, teacher.dimension) == (2, 8)
     known, rows = teacher.of(["x", "c", "a"])
     assert known.tolist() == [1, 2]
-    assert torch.equal(rows, torch.eye(4, 8)[[2, 0]])  # of unit length
+    assert torch.equal(rows, 3 * torch.eye(4, 8)[[2, 0]])
     term = DistillTerm(kind="distill", teacher="t.npz")
     objective = Objective([term], [teacher], dimension=8, temperature=0.07)
     media = torch.cat([_units(1, 8), torch.eye(4, 8)[[2, 0]]])

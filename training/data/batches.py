@@ -23,6 +23,7 @@ from bindery.limits import Limits
 from bindery.spec import Spec
 from training.data.augment import Augment, augment
 from training.data.manifest import Item
+from training.data.prepared import PreparedRows, is_prepared
 from training.data.shards import Files, MemberMissing
 
 
@@ -73,6 +74,7 @@ class Decoder:
         self._options = parse_options(spec.kind, {})
         self._limits = Limits()
         self._files = Files()
+        self._rows = PreparedRows()
         self._kept: dict[int, Tensors] | None = {} if keep else None
 
     def tensors(self, index: int) -> Tensors | None:
@@ -80,6 +82,8 @@ class Decoder:
         item = self.items[index]
         if item.id in self.skipped:
             return None
+        if is_prepared(item):
+            return self._rows.tensors(item)
         if self._kept is not None and index in self._kept:
             return self._kept[index]
         try:
@@ -222,7 +226,7 @@ class _Collate:
 
 
 def captions_of(item: Item, templates: Sequence[str]) -> list[str]:
-    """Its own captions, and its label in every template; the bare label where it has neither."""
+    """Its own captions, and its label in every template; the bare label where it has neither, an empty text where nothing is said."""
     said = [*item.captions, *(template.replace("{}", item.label) for template in templates if item.label)]
     return said or [item.label]
 

@@ -1,7 +1,8 @@
 """A manifest: one media file a row, with captions. CSV with a header, JSON Lines or Parquet, told apart by the file's suffix.
 
 Columns: `path` and `captions` (a list, or one string split at " | "); as far as known also `id`, `label`, `split`, `modality`,
-`weight`, `shard` (a tar beside the manifest that holds `path`), `source`, `licence`, `attribution`, `pair_id`. Others are left alone.
+`weight`, `shard` (a tar beside the manifest that holds `path`, or an .npy of prepared tensors whose row it is),
+`source`, `licence`, `attribution`, `pair_id`. Others are left alone.
 """
 
 from __future__ import annotations
@@ -41,10 +42,14 @@ class Item:
     """How often it is drawn, beside the others."""
 
 
-def read_manifest(path: str | Path, *, split: str | None = None) -> list[Item]:
-    """The items of one split (None: all), in the file's order. Raises `ManifestError`."""
+def read_manifest(path: str | Path, *, split: str | None = None, wordless: bool = False) -> list[Item]:
+    """The items of one split (None: all), in the file's order. ``wordless``: some may have neither captions nor a label.
+
+    Raises `ManifestError`.
+    """
     file = Path(path)
-    items = [item_of(row, root=file.parent, where=f"{file}, row {number}") for number, row in enumerate(_rows(file), start=1)]
+    rows = enumerate(_rows(file), start=1)
+    items = [item_of(row, root=file.parent, where=f"{file}, row {number}", wordless=wordless) for number, row in rows]
     return [item for item in items if split is None or item.split == split]
 
 
@@ -91,7 +96,7 @@ def _json_rows(file: Path, text: str) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def item_of(row: Mapping[str, Any], *, root: Path, where: str) -> Item:
+def item_of(row: Mapping[str, Any], *, root: Path, where: str, wordless: bool = False) -> Item:
     """A row's item. ``where`` names the row in a `ManifestError`."""
 
     def text(column: str) -> str:
@@ -103,7 +108,7 @@ def item_of(row: Mapping[str, Any], *, root: Path, where: str) -> Item:
     cleaned = tuple(stripped for part in parts if (stripped := str(part).strip()))
     if not text("path"):
         raise ManifestError(f"{where} has no path")
-    if not cleaned and not text("label"):
+    if not cleaned and not text("label") and not wordless:
         raise ManifestError(f"{where} has neither captions nor a label")
     return Item(
         id=text("id") or text("path"),

@@ -94,8 +94,8 @@ class _One:
         return Row(task.name, task.modality, figure, share.value, share.interval, share.n, among, chance, wanted - read, share.hits)
 
     def against_labels(self) -> tuple[list[Sample], tuple[str, ...], NDArray[np.float32]]:
-        """Readable samples, all labels in alphabetical order, and cosines ``(samples, labels)``."""
-        labels = tuple(sorted({label for sample in self.samples for label in sample.labels}))
+        """Readable samples, all labels and the task's further ones in alphabetical order, and cosines ``(samples, labels)``."""
+        labels = tuple(sorted({label for sample in self.samples for label in sample.labels} | set(self.task.among)))
         read, found = self.media(self.task.modality)
         templates = self.task.templates or self.vectors.encoder.prompts(self.task.modality)
         words = [self.task.names.get(label, label) for label in labels]

@@ -36,6 +36,7 @@ class Task(_Part):
     figures: tuple[Literal["top", "map", "retrieval", "pairs"], ...] = ("top",)
     pair: str | None = Field(None, description="`pairs`: the modality that shows the same thing; found with no text between")
     names: dict[str, str] = Field({}, description="label → the words used for it; a label not named here is used as it stands")
+    among: tuple[str, ...] = Field((), description="further labels to choose from, which no item has")
     templates: tuple[str, ...] = Field((), description="prompts around each label; none: the bundle's own")
     options: dict[str, dict[str, Any]] = Field({}, description="modality → what is said of each of its files, as `depth_scale`")
     published: tuple[Published, ...] = ()

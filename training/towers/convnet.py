@@ -18,11 +18,11 @@ from training.towers.tower import Tower, TowerShape, unit
 
 
 class Stage(TowerShape):
-    """A run of inverted-residual blocks of one width; the first one strides."""
+    """A run of blocks of one width; the first one strides."""
 
     kernel: int = Field(gt=0)
     stride: int = Field(gt=0)
-    expand: int = Field(gt=0, description="how many times wider the middle of a block is")
+    expand: int = Field(1, gt=0, description="how many times wider the middle of a block is")
     channels: int = Field(gt=0)
     blocks: int = Field(gt=0)
 
@@ -55,8 +55,12 @@ class ConvNetConfig(TowerShape):
     architecture: Literal["convnet"] = "convnet"
     size: tuple[int, int] = Field((224, 224), description="height and width of the picture, px")
     channels: int = Field(3, gt=0)
+    apart: bool = Field(False, description="each channel is a picture of its own, any number of them; the head sees their mean")
     frames: int | None = Field(None, gt=0, description="None: takes pictures; a number: takes clips of exactly so many frames")
     stem: int = Field(32, gt=0, description="channels of the first convolution, which strides by 2")
+    block: Literal["inverted", "separable"] = Field(
+        "inverted", description="inverted residual (MobileNetV2), or depthwise and pointwise with no way round (MobileNetV1)"
+    )
     stages: tuple[Stage, ...] = Field(EFFICIENTNET_LITE0, min_length=1)
     features: int = Field(1280, gt=0, description="channels of the last convolution, averaged over the picture")
     hidden: int = Field(0, ge=0, description="width of the head's hidden layer; 0: the head is linear")
@@ -78,6 +82,7 @@ class ConvNetTower(Tower):
         frames = () if config.frames is None else (config.frames,)
         self._picture = (config.channels, *frames, *config.size)
         self.inputs = (TensorInfo(name="pixel_values", dtype="float32", shape=("batch", *self._picture)),)
+        self.feature_width = config.features
         self.trunk = Trunk(config)
         self.head = Head(config)
         self.tagger = None if config.tagger is None else Tagger(config, config.tagger)
@@ -98,6 +103,9 @@ class ConvNetTower(Tower):
 
     def features(self, pixel_values: Tensor) -> Tensor:
         """``(batch, frames, features)``: what the trunk sees and the head works on; one frame for a still picture."""
+        if self.config.apart and pixel_values.shape[2:] == self._picture[1:]:
+            windows = pixel_values.shape[1]
+            return self.trunk(pixel_values.flatten(0, 1).unsqueeze(1)).unflatten(0, (-1, windows))
         if pixel_values.shape[1:] != self._picture:
             raise ValueError(
                 f"pixel_values has shape {tuple(pixel_values.shape)}; this tower takes (batch, {', '.join(map(str, self._picture))})"
@@ -148,12 +156,13 @@ class Trunk(nn.Module):
 
     def __init__(self, config: ConvNetConfig) -> None:
         super().__init__()
-        self.stem = ConvNorm(config.channels, config.stem, 3, stride=2)
+        self.stem = ConvNorm(1 if config.apart else config.channels, config.stem, 3, stride=2)
         width = config.stem
         blocks: list[nn.Module] = []
         for stage in config.stages:
             for index in range(stage.blocks):
-                blocks.append(InvertedResidual(width, stage, stride=stage.stride if index == 0 else 1))
+                kind = InvertedResidual if config.block == "inverted" else Separable
+                blocks.append(kind(width, stage, stride=stage.stride if index == 0 else 1))
                 width = stage.channels
         self.blocks = nn.ModuleList(blocks)
         self.last = ConvNorm(width, config.features, 1)
@@ -180,6 +189,18 @@ class InvertedResidual(nn.Module):
         hidden = maps if self.expand is None else F.relu6(self.expand(maps))
         narrow = self.project(F.relu6(self.depthwise(hidden)))
         return maps + narrow if self.residual else narrow
+
+
+class Separable(nn.Module):
+    """Filter each channel by itself, then mix them."""
+
+    def __init__(self, width: int, stage: Stage, *, stride: int) -> None:
+        super().__init__()
+        self.depthwise = ConvNorm(width, width, stage.kernel, stride=stride, groups=width)
+        self.pointwise = ConvNorm(width, stage.channels, 1)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return F.relu6(self.pointwise(F.relu6(self.depthwise(maps))))
 
 
 class ConvNorm(nn.Module):

@@ -29,6 +29,8 @@ class Tower(nn.Module):
     dimension: int
     inputs: tuple[TensorInfo, ...]
     """Names, dtypes and shapes, batch first; a string in a shape is an axis that may vary from call to call."""
+    feature_width: int | None = None
+    """Of a tower in two parts: how many features its trunk gives its head."""
     longest_text: int | None = None
     """Most tokens that a text tower takes."""
 
