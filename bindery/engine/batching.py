@@ -1,12 +1,18 @@
-"""Ready items of one encoder become batches: a batch is what is ready when the runtime is free. No timers, no waiting for more."""
+"""Ready items of one encoder become batches: a batch is what is ready when the runtime is free. No timers, no waiting for more.
+
+One batch is prefetched: when a full one is ready while the runtime works, it is collated and staged meanwhile. A smaller one is not, since
+what comes until the runtime is free would not get into it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 
 from bindery.decoded import Tensors
 from bindery.engine.lanes import Lanes, Priority
@@ -14,7 +20,7 @@ from bindery.engine.padding import alike
 from bindery.engine.turns import Turns
 from bindery.errors import BinderyError, DeadlineExceeded, EngineDown, InternalError
 from bindery.runtime.collate import collate
-from bindery.runtime.encoder import Encoder
+from bindery.runtime.encoder import Encoder, Staging
 from bindery.vectors import Vectors
 
 
@@ -34,6 +40,12 @@ class _Ready:
     since: float = field(default_factory=time.monotonic)
 
 
+@dataclass(slots=True)
+class _Batch:
+    items: list[_Ready]
+    staged: asyncio.Future[Callable[[], Vectors]] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """What the runtime is doing."""
@@ -43,7 +55,8 @@ class Run:
 
 
 class Batcher:
-    """Feeds one encoder. ``runtime`` is shared by the encoders of a device: whoever holds it runs."""
+    """Feeds one encoder. ``runtime`` is shared by the encoders of a device: whoever holds it runs. ``staging``: where the next batch is
+    made ready while the runtime works; None: nothing is prefetched."""
 
     def __init__(
         self,
@@ -54,6 +67,7 @@ class Batcher:
         runtime: Turns,
         executor: Executor,
         on_batch: Callable[[int, float], None],
+        staging: Executor | None = None,
     ) -> None:
         self._encoder = encoder
         self._pad_id = pad_id
@@ -61,8 +75,13 @@ class Batcher:
         self._runtime = runtime
         self._executor = executor
         self._on_batch = on_batch
+        self._staging = staging
+        self._ahead: list[_Batch] = []
+        """Taken and not run yet: the first of them is staged."""
+        self._ahead_since = math.inf
         self._ready: Lanes[_Ready] = Lanes()
         self._taken: list[_Ready] = []
+        self._following: list[_Batch] | None = None
         self.running: Run | None = None
         self.ended = time.monotonic()
         """When the last run ended."""
@@ -76,66 +95,96 @@ class Batcher:
         item = _Ready(tensors, deadline, asyncio.get_running_loop().create_future())
         self._ready.push(item, priority)
         self._wake.set()
+        self._look_ahead()
         return await item.future
 
     @property
     def waiting_s(self) -> float:
         """How long the first of the ready items has waited; 0 when there is none."""
-        return self._ready.age_s
+        now = time.monotonic()
+        return max(self._ready.age_s, *(now - item.since for batch in self._ahead for item in batch.items), 0.0)
 
     async def run(self) -> None:
         """The loop; owned by the engine, which may call it again when it ended. However it ends, no caller is left waiting."""
         self._failure = None
         try:
             while True:
-                await self._wake.wait()
-                async with self._runtime.turn(lambda: self._ready.first_since):
-                    self._taken = self._take()
-                    for batch in alike(self._taken, _length):
-                        await self._encode(batch)
+                if not self._ahead:
+                    await self._wake.wait()
+                async with self._runtime.turn(lambda: min(self._ahead_since, self._ready.first_since)):
+                    batches = self._ahead or self._batches()
+                    self._ahead, self._ahead_since = [], math.inf
+                    self._taken = [item for batch in batches for item in batch.items]
+                    while batches:
+                        batch = batches.pop(0)
+                        await self._encode(batch, batches)
                     self._taken = []
         except BaseException as error:
             self._failure = error
-            for item in (*self._taken, *(self._ready.pop() for _ in range(len(self._ready)))):
+            ahead = [item for batch in self._ahead for item in batch.items]
+            self._ahead, self._ahead_since, self._following = [], math.inf, None
+            for item in (*self._taken, *ahead, *(self._ready.pop() for _ in range(len(self._ready)))):
                 _fail(item, EngineDown("the inference engine stopped", retry_after_ms=1000))
             raise
 
+    def _batches(self) -> list[_Batch]:
+        return [_Batch(items) for items in alike(self._take(), _length)]
+
     def _take(self) -> list[_Ready]:
         batch: list[_Ready] = []
-        now = time.monotonic()
         while self._ready and len(batch) < self._max_batch:
             item = self._ready.pop()
-            if item.future.done():  # its caller has gone
-                continue
-            if item.deadline is not None and now > item.deadline:
-                _fail(item, DeadlineExceeded("the deadline passed in stage queue"))
-                continue
-            batch.append(item)
+            if _is_wanted(item):
+                batch.append(item)
         if not self._ready:
             self._wake.clear()
         return batch
 
-    async def _encode(self, batch: list[_Ready]) -> None:
+    def _look_ahead(self) -> None:
+        """Stage what is run next, while something runs: the next batch of the same turn, or a full one of the next turn."""
+        if self._staging is None or self._following is None:
+            return
+        if not self._following and not self._ahead and len(self._ready) >= self._max_batch:
+            self._ahead_since = self._ready.first_since
+            self._ahead = self._batches()
+        following = self._following or self._ahead
+        if following and following[0].staged is None:
+            following[0].staged = asyncio.get_running_loop().run_in_executor(self._staging, self._stage_now, following[0].items)
+
+    async def _encode(self, batch: _Batch, following: list[_Batch] | None = None) -> None:
+        """``following``: of the same turn; None: nothing is staged meanwhile."""
+        items = [item for item in batch.items if _is_wanted(item)] if batch.staged is not None else batch.items
+        if not items:
+            return
         started = time.monotonic()
-        self.running = Run(len(batch), started)
+        self.running, self._following = Run(len(items), started), following
         try:
-            vectors = await asyncio.get_running_loop().run_in_executor(self._executor, self._encode_now, batch)
+            if batch.staged is not None and len(items) == len(batch.items):
+                run = await batch.staged
+            else:
+                run = partial(self._encode_now, items)
+            running = asyncio.get_running_loop().run_in_executor(self._executor, run)
+            self._look_ahead()
+            vectors = await running
+            if len(vectors) != len(items):
+                raise InternalError(f"the model gave {len(vectors)} vectors for {len(items)} items")
         except Exception as error:  # noqa: BLE001 - whatever a graph raises, only the item that causes it may fail
-            await self._bisect(batch, error)
+            await self._bisect(items, error)
             return
         finally:
-            self.running, self.ended = None, time.monotonic()
+            self.running, self.ended, self._following = None, time.monotonic(), None
         infer_ms = (time.monotonic() - started) * 1000
-        self._on_batch(len(batch), infer_ms)
-        for item, vector in zip(batch, vectors, strict=True):
+        self._on_batch(len(items), infer_ms)
+        for item, vector in zip(items, vectors, strict=True):
             if not item.future.done():
-                item.future.set_result(Inferred(vector, (started - item.since) * 1000, infer_ms, len(batch)))
+                item.future.set_result(Inferred(vector, (started - item.since) * 1000, infer_ms, len(items)))
 
-    def _encode_now(self, batch: list[_Ready]) -> Vectors:
-        vectors = self._encoder.encode(collate([item.tensors for item in batch], self._pad_id))
-        if len(vectors) != len(batch):
-            raise InternalError(f"the model gave {len(vectors)} vectors for {len(batch)} items")
-        return vectors  # (batch, d)
+    def _encode_now(self, items: list[_Ready]) -> Vectors:
+        return self._encoder.encode(collate([item.tensors for item in items], self._pad_id))  # (batch, d)
+
+    def _stage_now(self, items: list[_Ready]) -> Callable[[], Vectors]:
+        tensors = collate([item.tensors for item in items], self._pad_id)
+        return self._encoder.stage(tensors) if isinstance(self._encoder, Staging) else partial(self._encoder.encode, tensors)
 
     async def _bisect(self, batch: list[_Ready], error: Exception) -> None:
         if len(batch) == 1:
@@ -143,8 +192,18 @@ class Batcher:
             _fail(batch[0], known, cause=error)
             return
         middle = len(batch) // 2
-        await self._encode(batch[:middle])
-        await self._encode(batch[middle:])
+        await self._encode(_Batch(batch[:middle]))
+        await self._encode(_Batch(batch[middle:]))
+
+
+def _is_wanted(item: _Ready) -> bool:
+    """Whether somebody still waits for it; who is late is told so."""
+    if item.future.done():  # its caller has gone
+        return False
+    if item.deadline is not None and time.monotonic() > item.deadline:
+        _fail(item, DeadlineExceeded("the deadline passed in stage queue"))
+        return False
+    return True
 
 
 def _length(item: _Ready) -> int:

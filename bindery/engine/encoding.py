@@ -47,6 +47,7 @@ class Encoding:
         self._restarted: set[str] = set()
         self._warm = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="runtime", initializer=step_back_thread)
+        self._staging = ThreadPoolExecutor(max_workers=1, thread_name_prefix="stage", initializer=step_back_thread)
 
     @property
     def thread(self) -> Executor:
@@ -71,6 +72,7 @@ class Encoding:
         for task in self._loops.values():
             task.cancel()
         await asyncio.gather(*self._loops.values(), return_exceptions=True)
+        await asyncio.to_thread(self._staging.shutdown)
         await asyncio.to_thread(self._thread.shutdown)
         self._batchers.clear()
         self.encoders.clear()  # which frees the graphs' memory now, and not when the cycles around them are found
@@ -110,7 +112,9 @@ class Encoding:
                 self._emit(BatchRun(modality, items, infer_ms, max_batch))
 
         pad_id = spec.pad_id if isinstance(spec, TextSpec) else 0
-        return Batcher(encoder, pad_id=pad_id, max_batch=max_batch, runtime=runtime, executor=self._thread, on_batch=ran)
+        # On the processor that computes, prefetching gains nothing (bench/prefetch.py): collating takes the graph's own time.
+        staging = None if encoder.device == "cpu" else self._staging
+        return Batcher(encoder, pad_id=pad_id, max_batch=max_batch, runtime=runtime, executor=self._thread, on_batch=ran, staging=staging)
 
     def _question(self, modality: str, tokenizer: TextTokenizer | None) -> Tensors:
         entry = self._bundle.modality(modality)

@@ -22,6 +22,26 @@ def pieces(tensors: Tensors, max_batch: int) -> Iterator[Tensors]:
         yield {name: tensor[start : start + max_batch] for name, tensor in tensors.items()}
 
 
+def snapped(tensors: Tensors, max_batch: int) -> Tensors:
+    """The batch with its last row repeated up to the next of 1, 2, 3, 4, 6, 8, 12, 16, 24 ... rows, and at most ``max_batch``.
+
+    For devices that keep something for each shape (buffers, kernels): there are few, and no more than a third is computed in vain.
+    """
+    rows = next(iter(tensors.values())).shape[0]
+    missing = _bucket(rows, max_batch) - rows
+    if missing <= 0:
+        return tensors
+    return {name: np.concatenate([tensor, np.repeat(tensor[-1:], missing, axis=0)]) for name, tensor in tensors.items()}
+
+
+def _bucket(rows: int, max_batch: int) -> int:
+    power = 1
+    while power < rows:
+        power *= 2
+    between = power * 3 // 4 if power >= 4 else power
+    return min(between if rows <= between else power, max(max_batch, rows))
+
+
 def _stack(rows: list[np.ndarray], fill: int) -> np.ndarray:
     if rows[0].ndim != 1:
         return np.stack(rows)  # (batch, 3, ...)

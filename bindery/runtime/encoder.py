@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 from bindery.decoded import Tensors
 from bindery.vectors import Vectors
@@ -25,3 +26,13 @@ class Encoder(Protocol):
     input_names: tuple[str, ...]
 
     def encode(self, tensors: Tensors) -> Vectors: ...
+
+
+@runtime_checkable
+class Staging(Protocol):
+    """An `Encoder` on a device with memory of its own: a batch can be brought there while the one before is computed."""
+
+    def stage(self, tensors: Tensors) -> Callable[[], Vectors]:
+        """As `encode`, in two steps: this one from any thread while a run goes on, for one batch at a time; calling what is
+        returned is the second, where `encode` would be called."""
+        ...

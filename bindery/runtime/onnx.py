@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,13 @@ from bindery.bundle import Artefact
 from bindery.decoded import Tensors
 from bindery.errors import BundleDamaged, DeviceUnavailable, InternalError
 from bindery.runtime.binding import Bound
-from bindery.runtime.collate import pieces
+from bindery.runtime.collate import pieces, snapped
+from bindery.runtime.cudart import Cudart, open_cudart
 from bindery.vectors import Vectors
 
 CUDA = "CUDAExecutionProvider"
 Provider = str | tuple[str, dict[str, str]]
+log = logging.getLogger(__name__)
 
 
 class OnnxEncoder:
@@ -50,17 +54,43 @@ class OnnxEncoder:
         if actual != set(self.input_names):
             raise BundleDamaged(f"{path} takes {sorted(actual)}; the manifest says {sorted(self.input_names)}")
 
-        self._bound = None if device == "cpu" else Bound(self._session, device)
+        self._bound = None if device == "cpu" else Bound(self._session, device, _pinned_copies())
 
     def encode(self, tensors: Tensors) -> Vectors:
         return np.concatenate([self._run(piece) for piece in pieces(tensors, self.max_batch)])
 
+    def stage(self, tensors: Tensors) -> Callable[[], Vectors]:
+        """See `Staging`. On the CPU, and for a batch that is run in pieces, there is nothing to bring anywhere."""
+        rows = next(iter(tensors.values())).shape[0]
+        if self._bound is None or rows > self.max_batch:
+            return partial(self.encode, tensors)
+        run = self._bound.stage(snapped(self._given(tensors), self.max_batch))
+        return lambda: _checked(run()[:rows])
+
     def _run(self, tensors: Tensors) -> Vectors:
-        given = {name: tensors[name] for name in self.input_names}
-        vectors = self._session.run(None, given)[0] if self._bound is None else self._bound.run(given)
-        if not np.isfinite(vectors).all():
-            raise InternalError("the model gave a vector that is not finite")
-        return np.asarray(vectors, dtype=np.float32)  # (batch, dimension)
+        given = self._given(tensors)
+        if self._bound is None:
+            return _checked(self._session.run(None, given)[0])
+        rows = next(iter(given.values())).shape[0]
+        return _checked(self._bound.run(snapped(given, self.max_batch))[:rows])
+
+    def _given(self, tensors: Tensors) -> Tensors:
+        return {name: tensors[name] for name in self.input_names}
+
+
+def _checked(vectors: Vectors) -> Vectors:
+    """``(batch, dimension)``. Raises `InternalError`."""
+    if not np.isfinite(vectors).all():
+        raise InternalError("the model gave a vector that is not finite")
+    return np.asarray(vectors, dtype=np.float32)
+
+
+def _pinned_copies() -> Cudart | None:
+    try:
+        return open_cudart()
+    except DeviceUnavailable as error:
+        log.info("copies to the GPU do not go through pinned memory: %s", error)
+        return None
 
 
 def session_options(threads: int) -> ort.SessionOptions:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
@@ -44,8 +44,10 @@ def thread() -> Iterator[ThreadPoolExecutor]:
 
 
 @asynccontextmanager
-async def running(encoder: FakeEncoder, thread: ThreadPoolExecutor) -> AsyncIterator[tuple[Batcher, asyncio.Task[None]]]:
-    batcher = Batcher(encoder, pad_id=0, max_batch=16, runtime=Turns(), executor=thread, on_batch=lambda *_: None)
+async def running(
+    encoder: FakeEncoder, thread: ThreadPoolExecutor, staging: ThreadPoolExecutor | None = None
+) -> AsyncIterator[tuple[Batcher, asyncio.Task[None]]]:
+    batcher = Batcher(encoder, pad_id=0, max_batch=16, runtime=Turns(), executor=thread, on_batch=lambda *_: None, staging=staging)
     task = asyncio.create_task(batcher.run())
     yield batcher, task
     task.cancel()
@@ -121,4 +123,80 @@ async def test_when_the_loop_ends_nobody_is_left_waiting(encoder: GatedEncoder, 
         assert all(isinstance(r, EngineDown) for r in results)
         with pytest.raises(EngineDown):
             await batcher.infer(item(1), None)
+        encoder.gate.set()
+
+
+class StagingEncoder(GatedEncoder):
+    """Notes which batches were brought before they were run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.staged: list[list[float]] = []
+        self.run_staged = 0
+
+    def stage(self, tensors: Tensors) -> Callable[[], Vectors]:
+        self.staged.append([float(row.flat[0]) for row in tensors["pixel_values"]])
+
+        def run() -> Vectors:
+            self.run_staged += 1
+            return self.encode(tensors)
+
+        return run
+
+
+@pytest.fixture
+def second_thread() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
+
+
+async def test_a_full_batch_is_staged_while_the_runtime_works_and_a_smaller_one_is_not(
+    thread: ThreadPoolExecutor, second_thread: ThreadPoolExecutor
+) -> None:
+    encoder = StagingEncoder()
+    async with running(encoder, thread, second_thread) as (batcher, _):
+        first = await begin(batcher, 0)
+        some = await begin(batcher, 1, 2, 3)
+        assert encoder.staged == []  # a fourth may come
+        rest = await begin(batcher, 4, 5, 6)
+        assert encoder.staged == [[1, 2, 3, 4]]
+        assert batcher.waiting_s > 0
+        encoder.gate.set()
+        results = await asyncio.gather(*first, *some, *rest)
+    assert encoder.batches == [1, 4, 2]
+    assert encoder.run_staged == 1
+    alone = [encoder.encode({"pixel_values": item(v)["pixel_values"][None]})[0] for v in range(7)]
+    assert all(np.array_equal(r.vector, a) for r, a in zip(results, alone, strict=True))  # type: ignore[attr-defined]
+
+
+async def test_who_leaves_a_staged_batch_is_not_computed_and_poison_in_it_fails_alone(
+    thread: ThreadPoolExecutor, second_thread: ThreadPoolExecutor
+) -> None:
+    encoder = StagingEncoder()
+    async with running(encoder, thread, second_thread) as (batcher, _):
+        first = await begin(batcher, 0)
+        gone, *left = await begin(batcher, 1, 2, 3, 4)
+        assert encoder.staged == [[1, 2, 3, 4]]
+        gone.cancel()
+        encoder.gate.set()
+        await asyncio.gather(*first, *left)
+        assert encoder.batches == [1, 3]
+        encoder.gate.clear()
+        busy = await begin(batcher, 0)
+        poisoned = await begin(batcher, 5, 13, 6, 7)
+        assert encoder.staged[1:] == [[5, 13, 6, 7]]
+        encoder.gate.set()
+        results = await asyncio.gather(*busy, *poisoned, return_exceptions=True)
+    assert [isinstance(one, InternalError) for one in results] == [False, False, True, False, False]
+
+
+async def test_when_the_loop_ends_nobody_of_a_staged_batch_is_left_waiting(
+    thread: ThreadPoolExecutor, second_thread: ThreadPoolExecutor
+) -> None:
+    encoder = StagingEncoder()
+    async with running(encoder, thread, second_thread) as (batcher, task):
+        waiting = await begin(batcher, 0) + await begin(batcher, 1, 2, 3, 4, 5)
+        task.cancel()
+        results = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 2)
+        assert all(isinstance(one, EngineDown) for one in results)
         encoder.gate.set()

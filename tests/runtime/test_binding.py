@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +48,66 @@ def test_buffers_do_not_grow_with_the_shapes_that_come(directory: Path, monkeypa
     for tensors in texts(*range(2, 12)):
         np.testing.assert_array_equal(bound.run(tensors), session.run(None, dict(tensors))[0])
     assert len(bound) == 6
+
+
+class Copies:
+    """As `Cudart`, on a machine without a GPU: pinned memory is memory, and a copy is done when its stream is waited for."""
+
+    def __init__(self) -> None:
+        self.memory: dict[int, ctypes.Array[ctypes.c_char]] = {}
+        self.pending: list[tuple[int, int, int, int]] = []
+        self.streams: list[int] = []
+
+    def stream(self) -> int:
+        self.streams.append(len(self.streams) + 1)
+        return self.streams[-1]
+
+    def pinned_memory(self, size: int) -> int:
+        raw = ctypes.create_string_buffer(size)
+        self.memory[ctypes.addressof(raw)] = raw
+        return ctypes.addressof(raw)
+
+    def copy_in(self, device: int, host: int, size: int, stream: int) -> None:
+        assert host in self.memory
+        self.pending.append((device, host, size, stream))
+
+    def wait(self, stream: int) -> None:
+        for device, host, size, on in self.pending:
+            if on == stream:
+                ctypes.memmove(device, host, size)
+        self.pending = [one for one in self.pending if one[3] != stream]
+
+    def free_pinned(self, address: int) -> None:
+        del self.memory[address]
+
+    def free_stream(self, stream: int) -> None:
+        self.streams.remove(stream)
+
+
+def test_a_batch_staged_while_another_is_computed_gives_the_same_bits(directory: Path) -> None:
+    session = ort.InferenceSession(str(directory / "text/model.onnx"), session_options(1), providers=["CPUExecutionProvider"])
+    copies = Copies()
+    bound = Bound(session, "cpu", copies)  # type: ignore[arg-type]
+    first, second, third = texts(7, 7, 7)
+    one = bound.stage(first)
+    two = bound.stage(second)  # into other buffers, although the shapes are the same
+    np.testing.assert_array_equal(one(), session.run(None, dict(first))[0])
+    three = bound.stage(third)  # into those of the first
+    np.testing.assert_array_equal(two(), session.run(None, dict(second))[0])
+    np.testing.assert_array_equal(three(), session.run(None, dict(third))[0])
+    assert len(bound) == len(copies.memory) == 4  # two inputs, twice
+    del one, two, three, bound
+    gc.collect()
+    assert (copies.memory, copies.streams) == ({}, [])
+
+
+def test_a_staged_batch_that_is_never_run_gives_its_buffers_back(directory: Path) -> None:
+    session = ort.InferenceSession(str(directory / "text/model.onnx"), session_options(1), providers=["CPUExecutionProvider"])
+    bound = Bound(session, "cpu")
+    for tensors in texts(*[5] * 6):
+        bound.stage(tensors)  # dropped at once
+    (tensors,) = texts(5)
+    np.testing.assert_array_equal(bound.run(tensors), session.run(None, dict(tensors))[0])
 
 
 @pytest.mark.gpu

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bindery.runtime.collate import collate
+from bindery.runtime.collate import collate, snapped
 from bindery.runtime.fake import FakeEncoder
 
 
@@ -30,3 +30,14 @@ def test_the_fake_encoder_gives_each_row_its_own_vector_whatever_its_neighbours(
     alone = np.concatenate([encoder.encode({"pixel_values": pixels[i : i + 1]}) for i in range(rows)])
     assert np.array_equal(together, alone)
     assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rows", "wanted"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 6), (7, 8), (9, 12), (12, 12), (13, 16), (17, 20), (20, 20), (21, 21)]
+)
+def test_batches_snap_to_few_sizes_by_repeating_the_last_row(rows: int, wanted: int) -> None:
+    ids = np.arange(rows * 2).reshape(rows, 2)
+    found = snapped({"input_ids": ids, "attention_mask": np.ones_like(ids)}, 20)
+    assert found["input_ids"].shape == found["attention_mask"].shape == (wanted, 2)
+    np.testing.assert_array_equal(found["input_ids"][:rows], ids)
+    assert (found["input_ids"][rows:] == ids[-1]).all()

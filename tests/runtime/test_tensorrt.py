@@ -357,7 +357,7 @@ class _Session:
 def provider(monkeypatch: pytest.MonkeyPatch) -> type[_Session]:
     _Session.opened, _Session.leaves_engine = [], True
     monkeypatch.setattr(onnxruntime, "InferenceSession", _Session)
-    monkeypatch.setattr(onnx, "Bound", lambda session, _: Bound(session._session, "cpu"))  # this package has no memory on a GPU
+    monkeypatch.setattr(onnx, "Bound", lambda session, *_: Bound(session._session, "cpu"))  # this package has no memory on a GPU
     names = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
     monkeypatch.setattr(tensorrt, "gpu", lambda: H100)
