@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     recall_target: float = Field(
         0.98, gt=0, lt=1, description="share of the ten true neighbours that a search of a large collection is to find"
     )
+    search_device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="where sealed segments are scanned; auto: on a GPU when the installed FAISS sees one"
+    )
     job_roots: tuple[str, ...] = Field((), description="folders and s3:// prefixes that `POST /v1/jobs` may index; without any, none")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least severe lines that are logged")
     log_json: bool = Field(False, description="one JSON object a line instead of readable text")

@@ -62,7 +62,10 @@ class Partition:
             try:
                 if row.id in distrusted:
                     raise SegmentDamaged(f"segment {row.folder} was found damaged")
-                partition._segments.append(Segment(folder / row.folder, row, dimension))
+                segment = Segment(folder / row.folder, row, dimension)
+                partition._segments.append(segment)
+                if tiers.gpu:
+                    segment.to_gpu()
             except SegmentDamaged as error:
                 log.warning("a segment is served from the catalog until it is built again: %s", error)
                 partition._stand_ins.append((row, _read(db, collection_id, row.span, dimension)))
@@ -126,10 +129,15 @@ class Partition:
         masks = [self._mask(index, scope) for index in parts]
         allowed = [index.allowed(mask) for index, mask in zip(parts, masks, strict=True)]
         chosen = planner.plan(len(self), sum(allowed), top_k, exact or not self._segments, self._tiers, probed)
-        found = []
+        found, on_gpu = [], 0
         for index, mask, rows in zip(parts, masks, allowed, strict=True):
             if chosen.effort is None or not isinstance(index, Segment):
                 found.append(index.search(query, top_k, mask))
+                continue
+            by_gpu = index.by_gpu(query, top_k) if mask is None else None
+            if by_gpu is not None:
+                found.append(by_gpu)
+                on_gpu += 1
                 continue
             scores, keys, sure = index.approximate(query, top_k, mask, chosen.effort)
             # Lists that were left out may hold what is missing: never a short answer. And where a filter goes against the
@@ -143,6 +151,8 @@ class Partition:
         if chosen.effort is not None:
             recall = None if probed is None else probed.recall
             line |= {"compared": chosen.effort.depth, "lists": chosen.effort.share, "recall": recall}
+        if on_gpu:
+            line["segments_on_gpu"] = on_gpu
         return scores[order], keys[order], line, sum(allowed) <= top_k
 
     @staticmethod

@@ -6,6 +6,7 @@ Not thread-safe towards `remove`; many searches may run at once.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,9 +19,12 @@ from numpy.typing import NDArray
 from bindery.collections import segment_files
 from bindery.collections.centring import evenly
 from bindery.collections.flat import Keys, Mask, Selection, best
+from bindery.collections.gpu import GpuRows
 from bindery.collections.registry import SegmentRow
 from bindery.collections.segment_files import CODES, KEYS, VECTORS, SegmentDamaged
 from bindery.vectors import Vectors
+
+log = logging.getLogger(__name__)
 
 _BLOCK_ROWS = 8192
 _KEPT_PARAMETERS = 64
@@ -89,6 +93,7 @@ class Segment:
         # FAISS reads the mapped file in place; it must live as long as the index does.
         self._exact = _in_place(self._vectors, dimension)
         self._rows: NDArray[np.uint8] = self._vectors.reshape(len(self._keys), -1)  # (n * 2 d,) -> (n, 2 d)
+        self._on_gpu: GpuRows | None = None
         self._alive: Mask = np.ones(len(self._keys), dtype=np.bool_)
         self._dead = 0
         self._living: Selection | None = None  # when some are dead, made at the first search
@@ -163,6 +168,25 @@ class Segment:
         selection = self._selection(allowed)
         places = self._codes.search(query[None, :], depth, params=self._scanning(share, selection))[1][0]
         return np.asarray(places[places >= 0])
+
+    def to_gpu(self) -> None:
+        """Have the vectors on a GPU, for `by_gpu`; when they do not fit, the log says so and it stays as it was."""
+        try:
+            self._on_gpu = GpuRows(self._exact.d, (rows for _, rows, _ in self.blocks()))
+        except RuntimeError as error:
+            log.warning("segment %s is scanned on the processor, it cannot be copied to the GPU: %s", self.row.folder, error)
+
+    def by_gpu(self, query: Vectors, top_k: int) -> tuple[NDArray[np.float32], Keys] | None:
+        """As `search` without a filter, on the GPU; None when it is not there, not able to, or broken."""
+        if self._on_gpu is None:
+            return None
+        try:
+            places = self._on_gpu.best(query, top_k + self._dead)
+        except RuntimeError as error:
+            log.warning("segment %s is scanned on the processor from now on, the GPU failed: %s", self.row.folder, error)
+            self._on_gpu = None
+            return None
+        return None if places is None else self._compared(query, np.sort(places[self._alive[places]]), top_k)
 
     def lists_of(self, share: float) -> int:
         """How many lists a scan over that share of them looks at."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
+from bindery.collections import gpu
 from bindery.collections.model import Collection, LabelSet
 from bindery.collections.snapshots import Snapshot
 from bindery.collections.store import Store
@@ -90,7 +91,8 @@ def open_store(settings: Settings, *, make: bool = True) -> CollectionStore:
     the first call.
     """
     if settings.store == "local":
-        return Store(settings.data_dir, settings.limits, make=make, tiers=Tiers(recall_target=settings.recall_target))
+        tiers = Tiers(recall_target=settings.recall_target, gpu=gpu.usable(settings.search_device))
+        return Store(settings.data_dir, settings.limits, make=make, tiers=tiers)
     try:
         # Half a second to import, and an extra: only who uses it needs it.
         from bindery.collections.milvus.store import MilvusStore

@@ -28,6 +28,7 @@ class Tiers:
     always_exact: int = 10_000  # so many allowed rows are compared faster than codes of all rows are scanned
     segment_rows: int = SEGMENT_ROWS
     dead_share: float = 0.25  # a segment with more dead rows is built anew
+    gpu: bool = False  # segments are scanned on a GPU
     merge_factor: float = 2.0  # an older segment joins a merge when it has at most this many times the rows gathered so far
 
 
