@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from bindery.bundle import Artefact, Bundle, open_bundle
+from bindery.bundle import Artefact, Bundle, Parity, open_bundle
 from bindery.decoded import Tensors
 from bindery.runtime import processor
 from bindery.runtime.encoder import Encoder
@@ -19,7 +19,7 @@ from bindery.vectors import Vectors, normalize
 from export import prove as proving
 from export.cli import app
 from export.errors import ExportUsageError, ParityError
-from export.prove import ProofOrder, prove
+from export.prove import ProofOrder, prove, require
 from export.write_bundle import BundleOrder, write_bundle
 from tests.export.towers import image_source, text_source
 
@@ -178,6 +178,18 @@ def test_what_is_below_a_floor_is_refused_and_the_bundle_stays_as_it_was(
     with pytest.raises(ParityError, match=said):
         prove(bundle, ProofOrder("int8", labelled={"image": labelled}, **floors))
     assert contents(bundle) == before
+
+
+def test_half_a_point_may_go_and_one_file_always_may() -> None:
+    def fell(samples: int, files: int) -> Parity:
+        said = {"exact": 0.9, "bf16": 0.9 - files / samples}
+        return Parity(reference="exact", cosine_min=1, max_abs=0, samples=samples, accuracy=said)
+
+    require("image", fell(50, 1), ProofOrder("bf16"))
+    require("image", fell(1000, 5), ProofOrder("bf16"))
+    for lost in (fell(50, 2), fell(1000, 6)):
+        with pytest.raises(ParityError, match="points of top-1"):
+            require("image", lost, ProofOrder("bf16"))
 
 
 def test_what_makes_no_sense_is_refused_by_name(bundle: Path, labelled: Path, tmp_path: Path) -> None:
