@@ -43,7 +43,7 @@ async def batched(encoder: Encoder, items: list[Tensors], seconds: float, prefet
             encoder,
             pad_id=0,
             max_batch=BATCH,
-            runtime=Turns(),
+            turns=Turns(),
             executor=runtime,
             on_batch=lambda *_: None,
             staging=staging if prefetch else None,

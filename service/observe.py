@@ -21,6 +21,7 @@ from bindery.engine.events import (
     Listener,
     LoopRestarted,
     Refused,
+    ThreadReplaced,
     WorkerReplaced,
 )
 from bindery.engine.pool import DecodePool, Reason
@@ -85,6 +86,7 @@ TABLE: tuple[Metric, ...] = (
     ),
     Metric("gauge", "bindery_decode_run_seconds", "how long the oldest decoding in work has lasted; 0 when there is none"),
     Metric("counter", "bindery_loop_restarts_total", "batching loops that ended by a surprise and were begun again", OF),
+    Metric("counter", "bindery_threads_replaced_total", "threads that hung in their work and were given up", ("model", "stage")),
     Metric("gauge", "bindery_run_seconds", "how long the present run of a graph has lasted; 0 when none runs", ("model",)),
     Metric("gauge", "bindery_queue_wait_seconds", "estimated time until the work that waits is done", ("model",)),
     Metric("gauge", "bindery_queue_bytes", "bytes of files in memory and of tensors, of items waiting or in work", ("model",)),
@@ -145,6 +147,8 @@ class Metrics:
         gauges["bindery_cache_bytes"].labels(name).set_function(lambda: engine.cache_bytes)
         gauges["bindery_model_bytes"].labels(name).set(estimated_bytes)
         gauges["bindery_bundle_info"].labels(name, manifest.name, manifest.version, manifest.space).set(1)
+        for stage in ("tokenize", "runtime"):
+            self._counter("bindery_threads_replaced_total", name, stage)
         for stage in engine.heartbeats():
             self._beats(name, stage, partial(_beat, engine, stage))
         for modality in manifest.modalities:
@@ -190,6 +194,9 @@ class Metrics:
         def listen(event: Event) -> None:
             if isinstance(event, WorkerReplaced):
                 self.worker_replaced(event.reason)
+                return
+            if isinstance(event, ThreadReplaced):
+                self._counter("bindery_threads_replaced_total", engine.name, event.stage).inc()
                 return
             # A name from a URL must not become a new time series for ever.
             _RECORDERS[type(event)](self, known.get(event.modality, unknown), event)

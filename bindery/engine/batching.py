@@ -55,7 +55,7 @@ class Run:
 
 
 class Batcher:
-    """Feeds one encoder. ``runtime`` is shared by the encoders of a device: whoever holds it runs. ``staging``: where the next batch is
+    """Feeds one encoder. ``turns`` are shared by the encoders of a device: whoever has one runs. ``staging``: where the next batch is
     made ready while the runtime works; None: nothing is prefetched."""
 
     def __init__(
@@ -64,18 +64,18 @@ class Batcher:
         *,
         pad_id: int,
         max_batch: int,
-        runtime: Turns,
+        turns: Turns,
         executor: Executor,
         on_batch: Callable[[int, float], None],
         staging: Executor | None = None,
     ) -> None:
-        self._encoder = encoder
+        self.encoder = encoder
         self._pad_id = pad_id
         self._max_batch = min(max_batch, encoder.max_batch)
-        self._runtime = runtime
-        self._executor = executor
+        self.turns = turns
+        self.executor = executor
         self._on_batch = on_batch
-        self._staging = staging
+        self.staging = staging
         self._ahead: list[_Batch] = []
         """Taken and not run yet: the first of them is staged."""
         self._ahead_since = math.inf
@@ -111,7 +111,7 @@ class Batcher:
             while True:
                 if not self._ahead:
                     await self._wake.wait()
-                async with self._runtime.turn(lambda: min(self._ahead_since, self._ready.first_since)):
+                async with self.turns.turn(lambda: min(self._ahead_since, self._ready.first_since)):
                     batches = self._ahead or self._batches()
                     self._ahead, self._ahead_since = [], math.inf
                     self._taken = [item for batch in batches for item in batch.items]
@@ -142,14 +142,14 @@ class Batcher:
 
     def _look_ahead(self) -> None:
         """Stage what is run next, while something runs: the next batch of the same turn, or a full one of the next turn."""
-        if self._staging is None or self._following is None:
+        if self.staging is None or self._following is None:
             return
         if not self._following and not self._ahead and len(self._ready) >= self._max_batch:
             self._ahead_since = self._ready.first_since
             self._ahead = self._batches()
         following = self._following or self._ahead
         if following and following[0].staged is None:
-            following[0].staged = asyncio.get_running_loop().run_in_executor(self._staging, self._stage_now, following[0].items)
+            following[0].staged = asyncio.get_running_loop().run_in_executor(self.staging, self._stage_now, following[0].items)
 
     async def _encode(self, batch: _Batch, following: list[_Batch] | None = None) -> None:
         """``following``: of the same turn; None: nothing is staged meanwhile."""
@@ -163,11 +163,15 @@ class Batcher:
                 run = await batch.staged
             else:
                 run = partial(self._encode_now, items)
-            running = asyncio.get_running_loop().run_in_executor(self._executor, run)
+            running = asyncio.get_running_loop().run_in_executor(self.executor, run)
             self._look_ahead()
             vectors = await running
             if len(vectors) != len(items):
                 raise InternalError(f"the model gave {len(vectors)} vectors for {len(items)} items")
+        except EngineDown as error:  # the run was given up: to try its items again would hang again
+            for item in items:
+                _fail(item, EngineDown(error.detail, retry_after_ms=error.retry_after_ms))
+            return
         except Exception as error:  # noqa: BLE001 - whatever a graph raises, only the item that causes it may fail
             await self._bisect(items, error)
             return
@@ -180,11 +184,11 @@ class Batcher:
                 item.future.set_result(Inferred(vector, (started - item.since) * 1000, infer_ms, len(items)))
 
     def _encode_now(self, items: list[_Ready]) -> Vectors:
-        return self._encoder.encode(collate([item.tensors for item in items], self._pad_id))  # (batch, d)
+        return self.encoder.encode(collate([item.tensors for item in items], self._pad_id))  # (batch, d)
 
     def _stage_now(self, items: list[_Ready]) -> Callable[[], Vectors]:
         tensors = collate([item.tensors for item in items], self._pad_id)
-        return self._encoder.stage(tensors) if isinstance(self._encoder, Staging) else partial(self._encoder.encode, tensors)
+        return self.encoder.stage(tensors) if isinstance(self.encoder, Staging) else partial(self.encoder.encode, tensors)
 
     async def _bisect(self, batch: list[_Ready], error: Exception) -> None:
         if len(batch) == 1:

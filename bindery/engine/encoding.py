@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
+from functools import partial
 
 from bindery.bundle import Bundle
 from bindery.decoded import Tensors
+from bindery.engine import supervision
 from bindery.engine.admission import Costs
 from bindery.engine.batching import Batcher, Inferred
 from bindery.engine.canary import Canary, still_input
-from bindery.engine.events import BatchRun, Event, LoopRestarted
+from bindery.engine.events import BatchRun, Event, LoopRestarted, ThreadReplaced
 from bindery.engine.lanes import Priority
+from bindery.engine.runner import Runner
 from bindery.engine.stepback import step_back_thread
-from bindery.engine.supervision import running_s, stuck, waiting_s
+from bindery.engine.supervision import hung, running_s, stuck, waiting_s
 from bindery.engine.turns import Turns
 from bindery.errors import EngineDown
 from bindery.known_answer import known_input
@@ -28,10 +31,18 @@ log = logging.getLogger(__name__)
 
 
 class Encoding:
-    """Lives on one event loop. ``on_dead`` is called when a loop has ended for good."""
+    """Lives on one event loop. ``on_dead`` is called when a loop has ended for good; ``reopen`` opens a modality's graph again."""
 
     def __init__(
-        self, bundle: Bundle, costs: Costs, *, max_batch: int, canary_s: float, emit: Callable[[Event], None], on_dead: Callable[[], None]
+        self,
+        bundle: Bundle,
+        costs: Costs,
+        *,
+        max_batch: int,
+        canary_s: float,
+        emit: Callable[[Event], None],
+        on_dead: Callable[[], None],
+        reopen: Callable[[str], Encoder],
     ) -> None:
         self.encoders: dict[str, Encoder] = {}
         self.batches: dict[str, int] = {}
@@ -42,12 +53,16 @@ class Encoding:
         self._canary = Canary(self.infer, canary_s)
         self._emit = emit
         self._on_dead = on_dead
+        self._reopen = reopen
         self._batchers: dict[str, Batcher] = {}
         self._loops: dict[str, asyncio.Task[None]] = {}
         self._restarted: set[str] = set()
         self._warm = False
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="runtime", initializer=step_back_thread)
-        self._staging = ThreadPoolExecutor(max_workers=1, thread_name_prefix="stage", initializer=step_back_thread)
+        self._thread = Runner("runtime", step_back_thread)
+        self._staging = Runner("stage", step_back_thread)
+        self._hung: list[Runner] = []
+        self._look: asyncio.TimerHandle | None = None
+        self._renewal: asyncio.Task[None] | None = None
 
     @property
     def thread(self) -> Executor:
@@ -56,9 +71,9 @@ class Encoding:
 
     async def start(self, tokenizers: Mapping[str, TextTokenizer]) -> None:
         """Begin the loops, warm every graph up and measure it. Raises what a graph raises."""
-        runtime = Turns()
+        turns = Turns()
         for modality, encoder in self.encoders.items():
-            self._batchers[modality] = self._batcher(modality, encoder, runtime)
+            self._batchers[modality] = self._batcher(modality, encoder, turns)
             self._begin(modality)
         inputs = {modality: self._question(modality, tokenizers.get(modality)) for modality in self.encoders}
         known = {name: modality.canary for name, modality in self._bundle.manifest.modalities.items() if modality.canary is not None}
@@ -66,8 +81,13 @@ class Encoding:
             tensor_bytes = sum(tensor.nbytes for tensor in inputs[modality].values())
             self._costs.measured(modality, infer_ms, tensor_bytes, decodes=modality not in tokenizers)
         self._warm = True
+        self._look_after()
 
     async def stop(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+        if self._renewal is not None:
+            self._renewal.cancel()
         await self._canary.stop()
         for task in self._loops.values():
             task.cancel()
@@ -101,7 +121,65 @@ class Encoding:
     def waiting_s(self) -> float:
         return waiting_s(self._batchers)
 
-    def _batcher(self, modality: str, encoder: Encoder, runtime: Turns) -> Batcher:
+    def _look_after(self) -> None:
+        """Give up what hangs, for good or not: a run of a graph with its thread, and loops that take nothing."""
+        self._look = asyncio.get_running_loop().call_later(supervision.LOOK_S, self._look_after)
+        modality = hung(self._batchers, self._costs)
+        if modality is not None:
+            self._replace_thread(modality)
+        elif self.waiting_s > supervision.GIVE_UP_TIMES * supervision.STUCK_S and (self._renewal is None or self._renewal.done()):
+            self._renewal = asyncio.create_task(self._begin_again(), name="loops-begun-again")
+
+    def _replace_thread(self, modality: str) -> None:
+        """The items of the run fail. Its graph is opened anew, in the new thread and before anything else runs there."""
+        log.error("a run of the graph of modality %s hangs; its thread is given up", modality)
+        given_up, batcher = self._thread, self._batchers[modality]
+        self._hung = [*(one for one in self._hung if one.is_alive), given_up]
+        self._thread = Runner("runtime", step_back_thread)
+        for one in self._batchers.values():
+            one.executor = self._thread
+        if self._staging.busy_s:  # it may be the copy to the device that hangs
+            self._staging.give_up(EngineDown("a batch did not reach the device", retry_after_ms=_HUNG_RETRY_MS))
+            self._staging = Runner("stage", step_back_thread)
+            for one in self._batchers.values():
+                one.staging = None if one.staging is None else self._staging
+        self._emit(ThreadReplaced("runtime"))
+        if len(self._hung) > supervision.MOST_HUNG:
+            self._on_dead()
+        else:
+            opened = asyncio.wrap_future(self._thread.submit(self._open_again, modality, batcher))
+            opened.add_done_callback(partial(self._opened_again, modality))
+        given_up.give_up(EngineDown("a run of the graph did not come to an end", retry_after_ms=_HUNG_RETRY_MS))
+        stop = getattr(batcher.encoder, "terminate", None)
+        if stop is not None:
+            stop()
+
+    def _open_again(self, modality: str, batcher: Batcher) -> None:
+        batcher.encoder = self._reopen(modality)
+
+    def _opened_again(self, modality: str, opened: asyncio.Future[None]) -> None:
+        if opened.cancelled():
+            return
+        if opened.exception() is not None:
+            log.error("the graph of modality %s cannot be opened again", modality, exc_info=opened.exception())
+            self._on_dead()
+            return
+        self.encoders[modality] = self._batchers[modality].encoder
+
+    async def _begin_again(self) -> None:
+        """All loops, with new turns: one of them may have been lost."""
+        log.error("items are ready and no batching loop takes them; all loops are begun again")
+        ended = list(self._loops.values())
+        for task in ended:
+            task.cancel()
+        await asyncio.gather(*ended, return_exceptions=True)
+        turns = Turns()
+        for modality, batcher in self._batchers.items():
+            batcher.turns = turns
+            self._begin(modality)
+            self._emit(LoopRestarted(modality))
+
+    def _batcher(self, modality: str, encoder: Encoder, turns: Turns) -> Batcher:
         spec = self._bundle.modality(modality).spec
 
         max_batch = min(self._max_batch, self.batches.get(modality, self._max_batch), encoder.max_batch)
@@ -114,7 +192,7 @@ class Encoding:
         pad_id = spec.pad_id if isinstance(spec, TextSpec) else 0
         # On the processor that computes, prefetching gains nothing (bench/prefetch.py): collating takes the graph's own time.
         staging = None if encoder.device == "cpu" else self._staging
-        return Batcher(encoder, pad_id=pad_id, max_batch=max_batch, runtime=runtime, executor=self._thread, on_batch=ran, staging=staging)
+        return Batcher(encoder, pad_id=pad_id, max_batch=max_batch, turns=turns, executor=self._thread, on_batch=ran, staging=staging)
 
     def _question(self, modality: str, tokenizer: TextTokenizer | None) -> Tensors:
         entry = self._bundle.modality(modality)

@@ -21,7 +21,7 @@ from bindery.engine.cache import Value, VectorCache, content_key
 from bindery.engine.calibration import FOLDER, Tuned, read_calibration
 from bindery.engine.embedded import NO_TIME, Embedded
 from bindery.engine.encoding import Encoding
-from bindery.engine.events import Admitted, CacheLookup, Dropped, Event, Failed, Finished, Listener, Refused, WorkerReplaced
+from bindery.engine.events import Admitted, CacheLookup, Dropped, Event, Failed, Finished, Listener, Refused, ThreadReplaced, WorkerReplaced
 from bindery.engine.lanes import Priority
 from bindery.engine.pool import DecodePool
 from bindery.engine.preparing import Preparation
@@ -136,8 +136,17 @@ class Engine:
         costs = self._costs = Costs()
         self._shares_pool = pool is not None
         self._pool = pool or DecodePool(policy.decode_workers, limits, lambda reason: self._emit(WorkerReplaced(reason)))
-        self._preparation = Preparation(bundle, limits, self._pool, costs)
-        self._encoding = Encoding(bundle, costs, max_batch=policy.max_batch, canary_s=policy.canary_s, emit=self._emit, on_dead=self._die)
+        self._preparation = Preparation(bundle, limits, self._pool, costs, lambda: self._emit(ThreadReplaced("tokenize")))
+        self._encoding = Encoding(
+            bundle,
+            costs,
+            max_batch=policy.max_batch,
+            canary_s=policy.canary_s,
+            emit=self._emit,
+            on_dead=self._die,
+            reopen=self._open_graph,
+        )
+        self._tuned: Mapping[str, Tuned] = {}
         self.queue = Admission(limits, self._preparation.width)
 
     @property
@@ -325,20 +334,18 @@ class Engine:
     def _open(self) -> None:
         self._preparation.open()
         policy = self.policy
-        tuned: Mapping[str, Tuned] = {}
         if policy.calibrations is not None:
-            tuned = read_calibration(policy.calibrations, self.bundle, policy.device, policy.precision)
-            self._encoding.batches = {name: one.max_batch for name, one in tuned.items()}
+            self._tuned = read_calibration(policy.calibrations, self.bundle, policy.device, policy.precision)
+            self._encoding.batches = {name: one.max_batch for name, one in self._tuned.items()}
         for name in self.bundle.manifest.modalities:
-            threads = policy.threads or (tuned[name].threads if name in tuned else usable_cores())
-            self._encoding.encoders[name] = self._open_encoder(
-                self.bundle,
-                name,
-                device=self.policy.device,
-                precision=self.policy.precision,
-                threads=threads,
-                cache_dir=self.policy.cache_dir,
-            )
+            self._encoding.encoders[name] = self._open_graph(name)
+
+    def _open_graph(self, name: str) -> Encoder:
+        policy = self.policy
+        threads = policy.threads or (self._tuned[name].threads if name in self._tuned else usable_cores())
+        return self._open_encoder(
+            self.bundle, name, device=policy.device, precision=policy.precision, threads=threads, cache_dir=policy.cache_dir
+        )
 
     def _die(self) -> None:
         self.state = "failed"

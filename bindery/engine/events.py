@@ -58,6 +58,13 @@ class LoopRestarted:
 
 
 @dataclass(frozen=True, slots=True)
+class ThreadReplaced:
+    """A thread hung in its work, and a new one took its place."""
+
+    stage: Literal["tokenize", "runtime"]
+
+
+@dataclass(frozen=True, slots=True)
 class BatchRun:
     modality: str
     items: int
@@ -72,5 +79,5 @@ class WorkerReplaced:
     reason: Literal["crashed", "timeout", "memory"]
 
 
-Event = Admitted | Refused | CacheLookup | Finished | Failed | Dropped | LoopRestarted | BatchRun | WorkerReplaced
+Event = Admitted | Refused | CacheLookup | Finished | Failed | Dropped | LoopRestarted | ThreadReplaced | BatchRun | WorkerReplaced
 Listener = Callable[[Event], None]

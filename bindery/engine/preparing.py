@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 
 from bindery.bundle import Bundle
 from bindery.decoded import Prepared
+from bindery.engine import supervision
 from bindery.engine.admission import Costs
 from bindery.engine.cache import Value
 from bindery.engine.heartbeat import Heartbeat
 from bindery.engine.lanes import Priority, Turnstile
 from bindery.engine.pool import DecodePool
+from bindery.engine.runner import Displaced, Runner
 from bindery.engine.worker import Task
-from bindery.errors import TooLong
+from bindery.errors import EngineDown, InternalError, TooLong
 from bindery.limits import Limits
 from bindery.media.source import Source
 from bindery.prepare.tokens import TextTokenizer
@@ -22,15 +24,18 @@ from bindery.spec import Options, TextSpec
 
 
 class Preparation:
-    """Owns the tokenizers; the decoders are the engine's."""
+    """Owns the tokenizers; the decoders are the engine's. ``on_hung`` is called when the tokenizer's thread had to be replaced."""
 
-    def __init__(self, bundle: Bundle, limits: Limits, pool: DecodePool, costs: Costs) -> None:
+    def __init__(self, bundle: Bundle, limits: Limits, pool: DecodePool, costs: Costs, on_hung: Callable[[], None]) -> None:
         self.tokenizers: dict[str, TextTokenizer] = {}
         self._bundle = bundle
         self._limits = limits
         self._pool = pool
         self._costs = costs
-        self._text_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
+        self._on_hung = on_hung
+        self._text_thread = Runner("tokenize")
+        self._hung: list[Runner] = []
+        self._look: asyncio.TimerHandle | None = None
         self._tokenizing = Heartbeat()
         # One more than there are decoders, so that the next file is at hand when one of them is done.
         self._turnstile = Turnstile(pool.workers + 1)
@@ -52,6 +57,8 @@ class Preparation:
                 self.tokenizers[name] = TextTokenizer(self._bundle.path(modality.spec.tokenizer), modality.spec)
 
     def close(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
         self._text_thread.shutdown(wait=True)
 
     async def prepare(self, modality: str, source: Value, options: Options, deadline: float | None, priority: Priority) -> Prepared:
@@ -64,7 +71,29 @@ class Preparation:
         if len(source) > self._limits.text_chars:
             raise TooLong(f"the text has {len(source)} characters; at most {self._limits.text_chars} are taken (limit text_chars)")
         with self._tokenizing.working():
-            return await asyncio.get_running_loop().run_in_executor(self._text_thread, tokenizer.encode, source)
+            try:
+                return await self._tokenized(tokenizer, source)
+            except Displaced:  # it waited behind a text on which the thread hung
+                try:
+                    return await self._tokenized(tokenizer, source)
+                except Displaced as error:
+                    raise EngineDown("the tokenizer hung twice before this text came to its turn", retry_after_ms=1000) from error
+
+    async def _tokenized(self, tokenizer: TextTokenizer, text: str) -> Prepared:
+        loop = asyncio.get_running_loop()
+        if self._look is None:  # one timer for all, and only while there is something to look at
+            self._look = loop.call_later(supervision.LOOK_S, self._look_after)
+        return await loop.run_in_executor(self._text_thread, tokenizer.encode, text)
+
+    def _look_after(self) -> None:
+        """Give up the thread when a text holds it for too long; those behind that text go to a new one."""
+        working = self._tokenizing.age_s > 0
+        self._look = asyncio.get_running_loop().call_later(supervision.LOOK_S, self._look_after) if working else None
+        if self._text_thread.busy_s > supervision.STUCK_S and len(self._hung) < supervision.MOST_HUNG:
+            hung, self._text_thread = self._text_thread, Runner("tokenize")
+            self._hung = [one for one in self._hung if one.is_alive] + [hung]
+            hung.give_up(InternalError("the tokenizer did not come to an end on this text"))
+            self._on_hung()
 
     async def _decode(self, modality: str, source: Source, options: Options, deadline: float | None, priority: Priority) -> Prepared:
         await self._turnstile.enter(priority)

@@ -54,6 +54,7 @@ class OnnxEncoder:
         if actual != set(self.input_names):
             raise BundleDamaged(f"{path} takes {sorted(actual)}; the manifest says {sorted(self.input_names)}")
 
+        self._run_options = ort.RunOptions()
         self._bound = None if device == "cpu" else Bound(self._session, device, _pinned_copies())
 
     def encode(self, tensors: Tensors) -> Vectors:
@@ -70,9 +71,13 @@ class OnnxEncoder:
     def _run(self, tensors: Tensors) -> Vectors:
         given = self._given(tensors)
         if self._bound is None:
-            return _checked(self._session.run(None, given)[0])
+            return _checked(self._session.run(None, given, self._run_options)[0])
         rows = next(iter(given.values())).shape[0]
         return _checked(self._bound.run(snapped(given, self.max_batch))[:rows])
+
+    def terminate(self) -> None:
+        """Ends the present run on the CPU at its next node, and every later one at once: for a graph that was given up."""
+        self._run_options.terminate = True
 
     def _given(self, tensors: Tensors) -> Tensors:
         return {name: tensors[name] for name in self.input_names}

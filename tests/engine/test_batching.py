@@ -47,7 +47,7 @@ def thread() -> Iterator[ThreadPoolExecutor]:
 async def running(
     encoder: FakeEncoder, thread: ThreadPoolExecutor, staging: ThreadPoolExecutor | None = None
 ) -> AsyncIterator[tuple[Batcher, asyncio.Task[None]]]:
-    batcher = Batcher(encoder, pad_id=0, max_batch=16, runtime=Turns(), executor=thread, on_batch=lambda *_: None, staging=staging)
+    batcher = Batcher(encoder, pad_id=0, max_batch=16, turns=Turns(), executor=thread, on_batch=lambda *_: None, staging=staging)
     task = asyncio.create_task(batcher.run())
     yield batcher, task
     task.cancel()

@@ -49,6 +49,7 @@ async def until_trouble(engine: Engine, wanted: bool) -> str | None:
 
 async def test_a_graph_that_hangs_is_named_and_forgotten_when_it_returns(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervision, "STUCK_S", 0.2)
+    monkeypatch.setattr(supervision, "GIVE_UP_TIMES", 1000.0)
     peers = Peers("text")
     async with started(bundle, peers) as (engine, _):
         assert engine.trouble() is None

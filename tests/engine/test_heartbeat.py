@@ -67,7 +67,7 @@ async def test_a_batching_loop_that_takes_nothing_is_trouble(monkeypatch: pytest
     monkeypatch.setattr(supervision, "STUCK_S", 0.1)
     with ThreadPoolExecutor(1) as executor:
         encoder, runtime = FakeEncoder(dimension=4, max_batch=4), Turns()
-        batcher = Batcher(encoder, pad_id=0, max_batch=4, runtime=runtime, executor=executor, on_batch=lambda *_: None)
+        batcher = Batcher(encoder, pad_id=0, max_batch=4, turns=runtime, executor=executor, on_batch=lambda *_: None)
         tensors = {"pixel_values": np.zeros((3, 2, 2), np.float32)}
         async with runtime.turn(time.monotonic):  # somebody keeps the runtime, and runs nothing
             loop = asyncio.create_task(batcher.run())
@@ -85,6 +85,7 @@ async def test_a_batching_loop_that_takes_nothing_is_trouble(monkeypatch: pytest
 
 async def test_a_tokenizer_that_hangs_is_trouble_until_it_returns(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervision, "STUCK_S", 0.1)
+    monkeypatch.setattr(supervision, "LOOK_S", 1000.0)  # before it is given up
     peers, gate = Peers("text"), threading.Event()
     engine = Engine(bundle, Limits(), EnginePolicy(threads=1, decode_workers=1, canary_s=3600), peers)
     await engine.start()

@@ -92,6 +92,7 @@ def test_series_are_there_before_their_first_event(small: httpx.Client) -> None:
         'bindery_cache_total{@modality="thermal",model="toy",result="hit"} 0.0',
         'bindery_stage_seconds_count{@modality="thermal",model="toy",stage="decode"} 0.0',
         'bindery_workers_replaced_total{reason="timeout"} 0.0',
+        'bindery_threads_replaced_total{model="toy",stage="runtime"} 0.0',
         'bindery_heartbeat_age_seconds{model="toy",stage="batch"} 0.0',
         'bindery_heartbeat_age_seconds{model="toy",stage="runtime"} 0.0',
         'bindery_heartbeat_age_seconds{model="toy",stage="tokenize"} 0.0',
