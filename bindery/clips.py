@@ -1,13 +1,15 @@
-"""Clips: the grid of windows that a long medium is cut into, the same one for its picture and its sound.
+"""Clips: the windows that a long medium is cut into, the same ones for its picture and its sound.
 
-Windows start at every multiple of the stride. The last one ends where the medium does, and is joined to the one before
-when it would be shorter than `SHORTEST_S`. Times are rounded to milliseconds, so that a file has the same windows each time.
+By seconds, windows start at every multiple of the stride. The last one ends where the medium does, and is joined to the one
+before when it would be shorter than `SHORTEST_S`. By scenes, they lie from cut to cut of the picture; a medium without
+a picture is one scene. Times are whole milliseconds, so that a file has the same windows each time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -18,7 +20,6 @@ from bindery.spec import PartOptions
 from bindery.vectors import Vectors, normalize
 
 SHORTEST_S = 2.0
-DEFAULT_SECONDS = 10.0
 STRIDE_SHARE = 0.8  # of clip_seconds, when no stride is given: neighbours share a fifth, so no moment is cut in two
 
 
@@ -44,11 +45,10 @@ class Clip:
     vector: Vectors | BinderyError
 
 
-def windows(name: str, extent: Extent, options: PartOptions, limits: Limits) -> list[Window]:
-    """The windows of a medium, or of its part from ``options.start`` to ``options.end``; at least one.
+def part(name: str, extent: Extent, options: PartOptions, limits: Limits) -> tuple[float, float]:
+    """Where what is to be cut begins and ends, in seconds: the medium, or its part from ``options.start`` to ``options.end``.
 
-    Those that begin after the stream's end are left out: the sound of a file may be shorter than its picture.
-    Raises `InvalidParameter`, and `TooLong` beyond ``limits.clips``.
+    Raises `InvalidParameter`, and `TooLong` when there would be more than ``limits.clips`` for certain.
     """
     seconds = options.clip_seconds
     assert seconds is not None, "windows are asked of options without clip_seconds. This is a bug."
@@ -59,20 +59,29 @@ def windows(name: str, extent: Extent, options: PartOptions, limits: Limits) -> 
     stop_s = extent.file_s if options.end is None else min(options.end, extent.file_s)
     if start_s > 0 and start_s >= min(stop_s, extent.stream_s):
         raise InvalidParameter(f"start is {start_s:g} s, but {name} lasts {extent.stream_s:.3f} s", pointer="/options/start")
-    start, stop, length, stride = (_ms(value) for value in (start_s, stop_s, seconds, options.clip_stride or STRIDE_SHARE * seconds))
-    count = 1 + -(-max(stop - start - length, 0) // stride)  # rounded up
-    if count > limits.clips:
-        raise TooLong(
-            f"{name} lasts {extent.file_s:.0f} s: {count} clips of {seconds:g} s; one item has at most {limits.clips} (limit clips): "
-            "take longer clips, a longer stride, or a part with start and end"
-        )
-    starts = [start + number * stride for number in range(count)]
-    if count > 1 and stop - starts[-1] < min(_ms(SHORTEST_S), length):
-        starts.pop()
-    ends = [*(at + length for at in starts[:-1]), max(stop, starts[-1] + 1)]
-    is_whole = len(starts) == 1 and options.start is None and options.end is None
-    cut = [Window(at / 1000, end / 1000, is_whole) for at, end in zip(starts, ends, strict=True)]
-    return [window for window in cut if window.start < extent.stream_s] or cut[:1]
+    least = -(-max(_ms(stop_s) - _ms(start_s) - _ms(seconds), 0) // _ms(_stride(options)))  # rounded up
+    _check_count(name, extent, 1 + least, options, limits)
+    return start_s, stop_s
+
+
+def windows(name: str, extent: Extent, options: PartOptions, limits: Limits, cuts: Iterable[float] = ()) -> list[Window]:
+    """The windows of a medium, or of its part from ``options.start`` to ``options.end``; at least one.
+
+    ``cuts``: by scenes, where they change, in seconds. Windows that begin after the stream's end are left out: the sound of a
+    file may be shorter than its picture. Raises `InvalidParameter`, and `TooLong` beyond ``limits.clips``.
+    """
+    start, stop = (_ms(edge) for edge in part(name, extent, options, limits))
+    assert options.clip_seconds is not None
+    length = _ms(options.clip_seconds)
+    if options.clip_by == "scenes":
+        least = SHORTEST_S if options.clip_min_seconds is None else options.clip_min_seconds
+        spans = _scenes([_ms_before(cut) for cut in cuts], start, stop, min(_ms(least), length), length)
+        _check_count(name, extent, len(spans), options, limits)
+    else:
+        spans = _grid(start, stop, length, _ms(_stride(options)))
+    is_whole = len(spans) == 1 and options.start is None and options.end is None
+    cut_at = [Window(at / 1000, end / 1000, is_whole) for at, end in spans]
+    return [window for window in cut_at if window.start < extent.stream_s] or cut_at[:1]
 
 
 def mean_vector(clips: Sequence[Clip]) -> Vectors:
@@ -87,5 +96,51 @@ def failure(clips: Sequence[Clip]) -> BinderyError | None:
     return errors[0] if errors and len(errors) == len(clips) else None
 
 
+def _stride(options: PartOptions) -> float:
+    """Seconds from one window to the next, where no scene ends before."""
+    assert options.clip_seconds is not None
+    return options.clip_seconds if options.clip_by == "scenes" else options.clip_stride or STRIDE_SHARE * options.clip_seconds
+
+
+def _check_count(name: str, extent: Extent, count: int, options: PartOptions, limits: Limits) -> None:
+    if count > limits.clips:
+        longer = "a longer stride" if options.clip_by == "seconds" else "a larger clip_min_seconds"
+        raise TooLong(
+            f"{name} lasts {extent.file_s:.0f} s: {count} clips of {options.clip_seconds:g} s; "
+            f"one item has at most {limits.clips} (limit clips): take longer clips, {longer}, or a part with start and end"
+        )
+
+
+def _grid(start: int, stop: int, length: int, stride: int) -> list[tuple[int, int]]:
+    """Windows of one length, at every stride; all in milliseconds."""
+    count = 1 + -(-max(stop - start - length, 0) // stride)  # rounded up
+    starts = [start + number * stride for number in range(count)]
+    if count > 1 and stop - starts[-1] < min(_ms(SHORTEST_S), length):
+        starts.pop()
+    ends = [*(at + length for at in starts[:-1]), max(stop, starts[-1] + 1)]
+    return list(zip(starts, ends, strict=True))
+
+
+def _scenes(cuts: Iterable[int], start: int, stop: int, shortest: int, longest: int) -> list[tuple[int, int]]:
+    """Windows from cut to cut, long ones divided; all in milliseconds."""
+    edges = [start]
+    for cut in cuts:
+        if edges[-1] < cut < stop and cut - edges[-1] >= shortest:
+            edges.append(cut)
+    if len(edges) > 1 and stop - edges[-1] < shortest:
+        edges.pop()
+    spans: list[tuple[int, int]] = []
+    for first, last in pairwise([*edges, max(stop, edges[-1] + 1)]):
+        count = -(-(last - first) // longest)
+        inner = [first + (last - first) * number // count for number in range(count)]
+        spans += pairwise([*inner, last])
+    return spans
+
+
 def _ms(seconds: float) -> int:
     return max(round(seconds * 1000), 1) if seconds > 0 else 0
+
+
+def _ms_before(cut: float) -> int:
+    """Rounded down, so that the first frame of a scene is not also the last one of the scene before."""
+    return int(cut * 1000 + 1e-6)

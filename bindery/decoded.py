@@ -51,6 +51,14 @@ class Extent:
 
 
 @dataclass(frozen=True, slots=True)
+class Cuts:
+    """Where the scene changes in a stretch of a video, and where the stretch ended; seconds from the file's first frame."""
+
+    times_s: tuple[float, ...]  # of the first frame of each new scene
+    until_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Raster:
     """One measured value a pixel: metres for depth; 0..1 of the stated range for thermal."""
 

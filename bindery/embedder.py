@@ -17,18 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bindery.bundle import Bundle, Precision, find_bundle, open_bundle
-from bindery.clips import DEFAULT_SECONDS, Clip, failure, mean_vector, windows
-from bindery.decoded import Prepared
+from bindery.clips import Clip, failure, mean_vector, part, windows
+from bindery.decoded import Extent, Prepared
 from bindery.errors import BinderyError, EmptyMedia, InvalidParameter, TooLong, UnsupportedMedia
 from bindery.kinds import KINDS, parse_options
 from bindery.limits import Limits
+from bindery.media.scenes import find_cuts
 from bindery.media.source import Source
 from bindery.prepare.tokens import TextTokenizer
 from bindery.runtime.collate import collate
 from bindery.runtime.cores import usable_cores
 from bindery.runtime.encoder import Encoder
 from bindery.runtime.open import Device, open_encoder
-from bindery.spec import Options, PartOptions, TextSpec
+from bindery.spec import CLIP_SECONDS, Options, PartOptions, TextSpec
 from bindery.vectors import Vectors
 from bindery.zeroshot import expand_labels, label_vectors, probabilities
 
@@ -89,7 +90,8 @@ class Embedder:
     def embed_each(self, modality: str, inputs: Sequence[Input], **options: object) -> Iterator[Vectors | BinderyError]:
         """Each input's ``(d,)`` vector or its error, in order. Works through any number of files in bounded memory.
 
-        With ``clip_seconds`` and ``pool="mean"``: the mean of the input's clips; the clips themselves are `embed_clips`'.
+        With ``clip_seconds`` (or ``clip_by="scenes"``) and ``pool="mean"``: the mean of the input's clips; the clips themselves
+        are `embed_clips`'.
         """
         parsed = parse_options(self.bundle.modality(modality).kind, options)
         if isinstance(parsed, PartOptions) and parsed.clip_seconds is not None:
@@ -104,10 +106,11 @@ class Embedder:
     def embed_clips(self, modality: str, value: Input, **options: object) -> list[Clip]:
         """One video or sound as its clips, in the order of their time, each with its vector or its own error.
 
-        ``options``: `clip_seconds` (10), `clip_stride` (0.8 of it), and `start`, `end` for a part of it. Memory does not grow
-        with its length. Raises the media errors, `TooLong` beyond ``limits.clips``, and a clip's error when all failed.
+        ``options``: `clip_seconds` (10), `clip_stride` (0.8 of it), or `clip_by="scenes"` with `clip_seconds` as the longest and
+        `clip_min_seconds` (2); and `start`, `end` for a part of it. Memory does not grow with its length. Raises the media
+        errors, `TooLong` beyond ``limits.clips``, and a clip's error when all failed.
         """
-        parsed = parse_options(self.bundle.modality(modality).kind, {"clip_seconds": DEFAULT_SECONDS, **options})
+        parsed = parse_options(self.bundle.modality(modality).kind, {"clip_seconds": CLIP_SECONDS, **options})
         assert isinstance(parsed, PartOptions), f"modality {modality} took clip_seconds and has no parts. This is a bug."
         clips = self._clips_or_error(modality, value, parsed)
         if isinstance(clips, BinderyError):
@@ -163,12 +166,22 @@ class Embedder:
         assert measure is not None, f"{modality} cannot be cut into clips. This is a bug."
         try:
             source = _as_source(modality, value)
-            cut = windows(source.name, measure(source, self.limits), options, self.limits)
+            extent = measure(source, self.limits)
+            cut = windows(source.name, extent, options, self.limits, self._cuts(source, extent, options))
         except BinderyError as error:
             return error
         vectors = self._each(modality, ((source, window.options) for window in cut))
         clips = [Clip(window, vector) for window, vector in zip(cut, vectors, strict=True)]
         return failure(clips) or clips
+
+    def _cuts(self, source: Source, extent: Extent, options: PartOptions) -> list[float]:
+        at, end = part(source.name, extent, options, self.limits)
+        cuts: list[float] = []
+        while options.clip_by == "scenes" and at < end:
+            found = find_cuts(source, self.limits, at, end)
+            cuts += found.times_s
+            at = found.until_s
+        return cuts
 
     def _each(self, modality: str, jobs: Iterable[tuple[Input, Options]]) -> Iterator[Vectors | BinderyError]:
         encoder = self.encoder(modality)

@@ -21,6 +21,7 @@ from bindery.embedder import Embedder, Input, load
 from bindery.errors import BinderyError, BundleNotFound, InvalidParameter
 from bindery.kinds import KINDS, parse_options
 from bindery.moments import Medium, store_media
+from bindery.spec import PartOptions
 from bindery.vectors import Vectors, normalize
 
 _ADDED_AT_ONCE = 16  # items in one commit: what a crash or a Ctrl-C can lose
@@ -67,8 +68,8 @@ class SearchableCollection:
         A file given by path has that as its id unless ``ids`` says otherwise, so adding it again replaces it, and the
         absolute path as its `uri`; other inputs get a new id. ``metadata``: one object for all, or one for each. Committed in small steps.
 
-        With ``clip_seconds`` (and ``clip_stride``) a video or a sound that is longer is stored as its clips, `ID#start-end` each, in
-        place of all that was stored under its id; its result tells of each clip.
+        With ``clip_seconds`` (and ``clip_stride``), or ``clip_by="scenes"``, a video or a sound that is longer is stored as its
+        clips, `ID#start-end` each, in place of all that was stored under its id; its result tells of each clip.
         """
         values = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
         paths = [_path(modality, value, self.model) for value in values]
@@ -77,8 +78,8 @@ class SearchableCollection:
         facts = [metadata or {}] * len(values) if metadata is None or isinstance(metadata, Mapping) else list(metadata)
         if len(names) != len(values) or len(facts) != len(values):
             raise InvalidParameter(f"{len(values)} inputs came with {len(names)} ids and {len(facts)} metadata; the numbers must agree")
-        if options.get("clip_seconds") is not None:
-            parse_options(self.model.bundle.modality(modality).kind, options)  # a wrong option is the caller's, not each input's
+        parsed = parse_options(self.model.bundle.modality(modality).kind, options)  # a wrong option is the caller's, not each input's
+        if isinstance(parsed, PartOptions) and parsed.clip_seconds is not None:
             rows = zip(values, names, uris, facts, strict=True)
             return [self._add_clips(modality, value, id, uri, one, options) for value, id, uri, one in rows]
         results: list[ItemResult] = []

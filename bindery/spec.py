@@ -6,7 +6,8 @@ a known kind is a manifest entry. Every choice that the reference makes silently
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,6 +15,9 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 Triple = tuple[float, float, float]
+
+CLIP_SECONDS = 10.0
+"""What ``clip_seconds`` is where clips are asked for and it is not said."""
 
 
 class _Frozen(BaseModel):
@@ -157,11 +161,26 @@ class PartOptions(_Options):
 
     start: float | None = Field(None, ge=0, allow_inf_nan=False, description="seconds")
     end: float | None = Field(None, gt=0, allow_inf_nan=False, description="seconds")
-    clip_seconds: float | None = Field(None, gt=0, allow_inf_nan=False, description="cut into clips of so many seconds, a vector each")
+    clip_seconds: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="cut into clips of so many seconds, a vector each; by scenes: of so many at most"
+    )
     clip_stride: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="seconds from one clip's start to the next; default: 0.8 of clip_seconds"
     )
+    clip_by: Literal["seconds", "scenes"] = Field(
+        "seconds", description="scenes: a clip for each scene of the picture; a longer one than clip_seconds (10) is cut evenly"
+    )
+    clip_min_seconds: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="a shorter scene is joined to the one after it; default: 2, or clip_seconds if less"
+    )
     pool: Literal["none", "mean"] = Field("none", description="mean: also one vector of the whole, the mean of its clips'")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scenes_are_clips(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("clip_by") == "scenes" and given.get("clip_seconds") is None:
+            return {**given, "clip_seconds": CLIP_SECONDS}
+        return given
 
     @model_validator(mode="after")
     def _part_is_forward(self) -> PartOptions:
@@ -175,6 +194,16 @@ class PartOptions(_Options):
             raise ValueError("clip_stride and pool go with clip_seconds")
         if self.clip_seconds is not None and (self.clip_stride or 0.0) > self.clip_seconds:
             raise ValueError("clip_stride must not exceed clip_seconds: what lies between two clips would be in none")
+        return self
+
+    @model_validator(mode="after")
+    def _scenes_have_no_grid(self) -> PartOptions:
+        if self.clip_by == "scenes" and self.clip_stride is not None:
+            raise ValueError("clip_stride goes with clips by seconds; scenes follow each other")
+        if self.clip_by != "scenes" and self.clip_min_seconds is not None:
+            raise ValueError("clip_min_seconds goes with clip_by=scenes")
+        if self.clip_seconds is not None and (self.clip_min_seconds or 0.0) > self.clip_seconds:
+            raise ValueError("clip_min_seconds must not exceed clip_seconds")
         return self
 
 

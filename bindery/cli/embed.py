@@ -64,7 +64,7 @@ def embed(
         raise typer.Exit(_source(inputs, out, {**options, **given, "max_error_rate": max_error_rate}, settings))
     wanted = format or _format_of(out)
     model = open_model(settings)
-    if "clip_seconds" in options:
+    if "clip_seconds" in options or options.get("clip_by") == "scenes":
         raise typer.Exit(_clips(model, modality, inputs, options, wanted, out))
     results = list(model.embed_each(modality, inputs, **options))
     failed = 0

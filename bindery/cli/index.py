@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bindery.cli.console import exit_code
-from bindery.cli.job import Executor, job_spec, run_job
+from bindery.cli.job import ClipBy, Executor, job_spec, run_job
 from bindery.cli.options import Bundle, DataDir, Device, Precision, Threads, bundle_of, parse_pairs, settings_of
 
 
@@ -28,6 +28,12 @@ def index(
     ] = 10.0,
     clip_stride: Annotated[
         float | None, typer.Option("--clip-stride", help="Seconds from one clip's start to the next [default: 0.8 of --clip-seconds].")
+    ] = None,
+    clip_by: Annotated[
+        ClipBy, typer.Option("--clip-by", help="scenes: cut videos where the scene changes, and scenes longer than --clip-seconds evenly.")
+    ] = ClipBy.SECONDS,
+    clip_min_seconds: Annotated[
+        float | None, typer.Option("--clip-min-seconds", min=0, help="Join shorter scenes to the one after them [default: 2].")
     ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Remove what came from this source and is not there any more.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Prune also when more than half would go.")] = False,
@@ -60,7 +66,8 @@ def index(
     settings = settings_of(data_dir=data_dir, bundle=bundle, device=device, precision=precision, threads=threads)
     spec = job_spec(
         source=source, collection=collection, include=include or (), rules=rules, fields=fields, clip_seconds=clip_seconds,
-        clip_stride=clip_stride, prune=prune, force=force, retry_failed=retry_failed, max_error_rate=max_error_rate,
+        clip_stride=clip_stride, clip_by=clip_by.value, clip_min_seconds=clip_min_seconds, prune=prune, force=force,
+        retry_failed=retry_failed, max_error_rate=max_error_rate,
     )  # fmt: skip
     spec.clip_options()  # raises InvalidParameter for what makes no grid
     with open_store(settings) as store:

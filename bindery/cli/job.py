@@ -30,6 +30,11 @@ class Executor(StrEnum):
     RAY = "ray"
 
 
+class ClipBy(StrEnum):
+    SECONDS = "seconds"
+    SCENES = "scenes"
+
+
 def job_spec(**given: object) -> JobSpec:
     """Raises `InvalidParameter`."""
     from pydantic import ValidationError

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from bindery.clips import Clip, Window, failure, mean_vector, windows
+from bindery.clips import Clip, Window, failure, mean_vector, part, windows
 from bindery.engine.embedded import Embedded
 from bindery.engine.engine import Engine
 from bindery.engine.lanes import Priority
@@ -50,10 +50,16 @@ async def embed_clips(
     """Raises as `Engine.embed`, `TooLong` beyond ``limits.clips``, and the first window's error when all failed."""
     assert KINDS[engine.bundle.modality(modality).kind].measure is not None, f"{modality} cannot be cut into clips. This is a bug."
     extent = await with_room(lambda: engine.measure(modality, source, deadline=deadline), deadline)
+    at, end = part(source.name, extent, options, engine.limits)
+    cuts: list[float] = []
+    while options.clip_by == "scenes" and at < end:
+        found = await engine.find_cuts(modality, source, at, end, deadline=deadline, priority=priority)
+        cuts += found.times_s
+        at = found.until_s
     room = asyncio.Semaphore(_IN_FLIGHT)
     tasks = [
         asyncio.create_task(_embed_window(engine, modality, source, window, deadline, priority, room))
-        for window in windows(source.name, extent, options, engine.limits)
+        for window in windows(source.name, extent, options, engine.limits, cuts)
     ]
     try:
         outcomes = await asyncio.gather(*tasks)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 from bindery.bundle import Bundle, Precision
-from bindery.decoded import Extent
+from bindery.decoded import Cuts, Extent
 from bindery.engine import supervision
 from bindery.engine.admission import Admission, Costs, Seat
 from bindery.engine.cache import Value, VectorCache, content_key
@@ -25,7 +25,7 @@ from bindery.engine.events import Admitted, CacheLookup, Dropped, Event, Failed,
 from bindery.engine.lanes import Priority
 from bindery.engine.pool import DecodePool
 from bindery.engine.preparing import Preparation
-from bindery.engine.worker import Length
+from bindery.engine.worker import Length, Stretch
 from bindery.errors import (
     BinderyError,
     DeadlineExceeded,
@@ -281,6 +281,13 @@ class Engine:
         self._check(modality, source)
         length = Length(source, self.bundle.modality(modality).kind)
         return await _before(deadline, "decode", asyncio.wrap_future(self._pool.measure(length, deadline)))
+
+    async def find_cuts(
+        self, modality: str, source: Source, start: float, end: float, *, deadline: float | None = None, priority: Priority = "interactive"
+    ) -> Cuts:
+        """Where the scene changes from ``start`` on, in seconds; ask again from where that ends, up to ``end``. Raises as `embed`."""
+        self._check(modality, source)
+        return await _before(deadline, "decode", self._preparation.find_cuts(Stretch(source, start, end), deadline, priority))
 
     def _check(self, modality: str, source: Value) -> None:
         if self.state == "starting":

@@ -14,15 +14,16 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.context import ForkServerContext, ForkServerProcess
-from typing import Literal
+from typing import Literal, TypeVar
 
-from bindery.decoded import Extent, Prepared
+from bindery.decoded import Cuts, Extent, Prepared
 from bindery.engine.heartbeat import Heartbeat
 from bindery.engine.wire import Answer, Wire, WireError
-from bindery.engine.worker import Length, Task, serve
+from bindery.engine.worker import Length, Stretch, Task, serve
 from bindery.errors import BinderyError, DecoderKilled, EngineDown
 from bindery.limits import MIB, Limits
 
+T = TypeVar("T")
 Reason = Literal["crashed", "timeout"]
 _LATE_S = 5.0  # after the time that a task is allowed
 _START_S = 60.0  # of a process that imports codecs on a machine under full load
@@ -113,11 +114,15 @@ class DecodePool:
 
     def submit(self, task: Task, deadline: float | None) -> Future[Prepared]:
         """Its future gives the `Prepared` or raises the item's `BinderyError`. A cancelled future costs nothing if not begun."""
-        return self._threads.submit(self._prepared, task, deadline)
+        return self._threads.submit(self._answered, task, deadline, Prepared)
 
     def measure(self, length: Length, deadline: float | None) -> Future[Extent]:
         """Its future gives how long the file lasts, or raises as `submit`'s does."""
-        return self._threads.submit(self._extent, length, deadline)
+        return self._threads.submit(self._answered, length, deadline, Extent)
+
+    def find_cuts(self, stretch: Stretch, deadline: float | None) -> Future[Cuts]:
+        """Its future gives the stretch's cuts, and how far was looked: beyond its start. Raises as `submit`'s does."""
+        return self._threads.submit(self._cuts, stretch, deadline)
 
     @property
     def running_s(self) -> float:
@@ -140,19 +145,20 @@ class DecodePool:
         while not self._idle.empty():
             self._idle.get().kill()
 
-    def _prepared(self, task: Task, deadline: float | None) -> Prepared:
+    def _cuts(self, stretch: Stretch, deadline: float | None) -> Cuts:
+        cuts = self._answered(stretch, deadline, Cuts)
+        # Who asks on from an end that is none would never be done.
+        if not stretch.start < cuts.until_s <= stretch.end or not all(stretch.start <= at < cuts.until_s for at in cuts.times_s):
+            raise EngineDown("a decoder process looked for scenes where it was not asked to. This is a bug.")
+        return cuts
+
+    def _answered(self, task: Task | Length | Stretch, deadline: float | None, wanted: type[T]) -> T:
         answer = self._run(task, deadline)
-        if not isinstance(answer, Prepared):
+        if not isinstance(answer, wanted):
             raise EngineDown("a decoder process answered another question. This is a bug.")
         return answer
 
-    def _extent(self, length: Length, deadline: float | None) -> Extent:
-        answer = self._run(length, deadline)
-        if not isinstance(answer, Extent):
-            raise EngineDown("a decoder process answered another question. This is a bug.")
-        return answer
-
-    def _run(self, task: Task | Length, deadline: float | None) -> Answer:
+    def _run(self, task: Task | Length | Stretch, deadline: float | None) -> Answer:
         if self._closed.is_set():
             raise EngineDown("the decoders were stopped")
         worker = self._idle.get()
@@ -173,7 +179,7 @@ class DecodePool:
             raise answer
         return answer
 
-    def _ask(self, worker: _Worker, task: Task | Length, deadline: float | None) -> Answer:
+    def _ask(self, worker: _Worker, task: Task | Length | Stretch, deadline: float | None) -> Answer:
         allowed_s = self._limits.decode_seconds
         if deadline is not None:
             # Nobody waits for a vector after the deadline, but a process that is nearly done is cheaper to keep than to kill.

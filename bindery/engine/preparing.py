@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
 
 from bindery.bundle import Bundle
-from bindery.decoded import Prepared
+from bindery.decoded import Cuts, Prepared
 from bindery.engine import supervision
 from bindery.engine.admission import Costs
 from bindery.engine.cache import Value
@@ -15,12 +17,14 @@ from bindery.engine.heartbeat import Heartbeat
 from bindery.engine.lanes import Priority, Turnstile
 from bindery.engine.pool import DecodePool
 from bindery.engine.runner import Displaced, Runner
-from bindery.engine.worker import Task
+from bindery.engine.worker import Stretch, Task
 from bindery.errors import EngineDown, InternalError, TooLong
 from bindery.limits import Limits
 from bindery.media.source import Source
 from bindery.prepare.tokens import TextTokenizer
 from bindery.spec import Options, TextSpec
+
+T = TypeVar("T")
 
 
 class Preparation:
@@ -96,16 +100,25 @@ class Preparation:
             self._on_hung()
 
     async def _decode(self, modality: str, source: Source, options: Options, deadline: float | None, priority: Priority) -> Prepared:
+        spec = self._bundle.modality(modality).spec
+        begun, prepared = await self._in_turn(lambda: self._pool.submit(Task(source, spec, options), deadline), priority)
+        self._costs.decoded(modality, (time.monotonic() - begun) * 1000)
+        return prepared
+
+    async def find_cuts(self, stretch: Stretch, deadline: float | None, priority: Priority) -> Cuts:
+        """Raises the file's error. A decoder looks at it for as long as at a large video: so it takes its turn among the files."""
+        return (await self._in_turn(lambda: self._pool.find_cuts(stretch, deadline), priority))[1]
+
+    async def _in_turn(self, submit: Callable[[], Future[T]], priority: Priority) -> tuple[float, T]:
+        """When its turn began (`time.monotonic`), and what came of it."""
         await self._turnstile.enter(priority)
         begun = time.monotonic()
         loop = asyncio.get_running_loop()
         try:
-            future = self._pool.submit(Task(source, self._bundle.modality(modality).spec, options), deadline)
+            future = submit()
         except BaseException:
             self._turnstile.leave()
             raise
         # Not when the caller has gone, but when the decoder is free again.
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._turnstile.leave))
-        prepared = await asyncio.wrap_future(future)
-        self._costs.decoded(modality, (time.monotonic() - begun) * 1000)
-        return prepared
+        return begun, await asyncio.wrap_future(future)

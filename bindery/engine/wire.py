@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from bindery.decoded import Extent, Prepared, Tensors
+from bindery.decoded import Cuts, Extent, Prepared, Tensors
 from bindery.errors import BinderyError, InternalError, error_table
 
 _LENGTH = struct.Struct("!Q")
@@ -27,7 +27,7 @@ _MAX_ARRAYS, _MAX_AXES = 16, 8
 _DTYPES = frozenset({"<f4", "<f2", "|u1", "<i4", "<i8"})
 _ERRORS = {cls.__name__: cls for cls in error_table()}
 
-Answer: TypeAlias = Prepared | Extent | BinderyError
+Answer: TypeAlias = Prepared | Extent | Cuts | BinderyError
 
 
 class WireError(Exception):
@@ -64,6 +64,8 @@ class Wire:
             if "extent" in header:
                 file_s, stream_s = header["extent"]
                 return Extent(float(file_s), float(stream_s))
+            if "cuts" in header:
+                return Cuts(tuple(float(time_s) for time_s in header["cuts"]), float(header["until"]))
             tensors = _allocate(header["tensors"], most_bytes)
             usage = {str(name): float(count) for name, count in header["usage"].items()}
             truncated = bool(header["truncated"])
@@ -97,6 +99,9 @@ class Wire:
             return
         if isinstance(answer, Extent):
             self._send_header({"extent": [answer.file_s, answer.stream_s]})
+            return
+        if isinstance(answer, Cuts):
+            self._send_header({"cuts": answer.times_s, "until": answer.until_s})
             return
         arrays = {name: np.ascontiguousarray(array) for name, array in answer.tensors.items()}
         described = [[name, array.dtype.str, array.shape] for name, array in arrays.items()]

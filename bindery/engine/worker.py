@@ -9,13 +9,14 @@ import signal
 import socket
 from dataclasses import dataclass
 
-from bindery.decoded import Extent, Prepared
+from bindery.decoded import Cuts, Extent, Prepared
 from bindery.engine import sandbox
 from bindery.engine.stepback import step_back_process
 from bindery.engine.wire import Answer, Wire, WireError
 from bindery.errors import BinderyError, DecoderKilled, UnreadableMedia
 from bindery.kinds import KINDS
 from bindery.limits import Limits
+from bindery.media.scenes import find_cuts
 from bindery.media.source import Source
 from bindery.spec import Options, Spec
 
@@ -50,8 +51,20 @@ class Length:
         return measure(self.source, limits)
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Where the scene changes between two times of a file, in seconds: answered with `Cuts`, which may end before ``end``."""
+
+    source: Source
+    start: float
+    end: float
+
+    def run(self, limits: Limits) -> Cuts:
+        return find_cuts(self.source, limits, self.start, self.end)
+
+
 def serve(connection: socket.socket, limits: Limits) -> None:
-    """Wall this process in, say hello, then answer `Task`s and `Length`s from ``connection`` until it closes."""
+    """Wall this process in, say hello, then answer `Task`s, `Length`s and `Stretch`es from ``connection`` until it closes."""
     step_back_process()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides when we end
     wire = Wire(connection)
@@ -64,7 +77,7 @@ def serve(connection: socket.socket, limits: Limits) -> None:
             return
 
 
-def _answer(task: Task | Length, limits: Limits) -> Answer:
+def _answer(task: Task | Length | Stretch, limits: Limits) -> Answer:
     try:
         return task.run(limits)
     except BinderyError as error:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import PurePosixPath
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from bindery.bundle import Bundle
 from bindery.jobs.listing import Rule
 from bindery.kinds import KINDS, parse_options
+from bindery.media.scenes import DETECTOR
 from bindery.spec import PartOptions
 
 
@@ -27,6 +29,10 @@ class JobSpec(BaseModel):
     fields: dict[str, str] = Field({}, max_length=100, description="metadata fields to declare when the collection is made")
     clip_seconds: float = Field(10.0, ge=0, allow_inf_nan=False, description="cut longer videos and sounds into clips so long; 0: never")
     clip_stride: float | None = Field(None, gt=0, allow_inf_nan=False, description="seconds between clips' starts; 0.8 of clip_seconds")
+    clip_by: Literal["seconds", "scenes"] = Field(
+        "seconds", description="scenes: a clip for each scene of a video, and those longer than clip_seconds evenly cut"
+    )
+    clip_min_seconds: float | None = Field(None, ge=0, allow_inf_nan=False, description="a shorter scene is joined to the next one; 2")
     prune: bool = Field(False, description="remove what an earlier job took from this source and is not there any more")
     force: bool = Field(False, description="prune also when the source lists nothing, or more than half would go")
     retry_failed: bool = Field(False, description="only the files that failed in the last job of this source and collection")
@@ -37,7 +43,12 @@ class JobSpec(BaseModel):
 
     def clip_options(self) -> PartOptions | None:
         """How media that last are cut; None when they are not. Raises `InvalidParameter` for what makes no grid."""
-        given = {"clip_seconds": self.clip_seconds or None, "clip_stride": self.clip_stride}
+        given = {
+            "clip_seconds": self.clip_seconds or (0 if self.clip_by == "scenes" else None),  # 0 scenes long is an error
+            "clip_stride": self.clip_stride,
+            "clip_by": self.clip_by,
+            "clip_min_seconds": self.clip_min_seconds,
+        }
         options = parse_options("video", {name: value for name, value in given.items() if value is not None})
         assert isinstance(options, PartOptions)
         return options if options.clip_seconds is not None else None
@@ -71,5 +82,7 @@ def modality_by_suffix(bundle: Bundle, name: str) -> str | None:
 
 
 def _pipeline_id(bundle: Bundle, modality: str, precision: str, cut: PartOptions | None) -> str:
-    grid = None if cut is None else (cut.clip_seconds, cut.clip_stride)
+    grid: tuple[object, ...] | None = None if cut is None else (cut.clip_seconds, cut.clip_stride)
+    if cut is not None and cut.clip_by == "scenes":
+        grid = ("scenes", DETECTOR, cut.clip_seconds, cut.clip_min_seconds)
     return hashlib.sha256(f"{bundle.digest} {modality} {precision} {grid}".encode()).hexdigest()[:24]

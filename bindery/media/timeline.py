@@ -83,7 +83,7 @@ def read_timeline(source: Source, container: av.container.InputContainer, stream
         raise EmptyMedia(f"{source.name} holds no video frames")
     known = sorted(stamp for stamp in stamps if stamp is not None)
     is_reliable = len(set(known)) == len(stamps) and stream.codec_context.name not in _PACKETS_LIE and stream.time_base is not None
-    return Timeline(tuple(known), _tick_s(stream), _numbered(keys, known) if is_reliable else (), is_reliable)
+    return Timeline(tuple(known), tick_s(stream), _numbered(keys, known) if is_reliable else (), is_reliable)
 
 
 def read_stretch(
@@ -98,13 +98,13 @@ def read_stretch(
 
     None when the packets do not tell it (then the whole file has to be read). Raises like `read_timeline`.
     """
-    origin = _first_stamp(container, stream)
+    origin = first_stamp(container, stream)
     if origin is None or stream.codec_context.name in _PACKETS_LIE:
         return None
-    first = origin + int((start or 0.0) / _tick_s(stream))
-    last = None if end is None else origin + int(end / _tick_s(stream)) + 1
+    first = origin + int((start or 0.0) / tick_s(stream))
+    last = None if end is None else origin + int(end / tick_s(stream)) + 1
     for back_s in _STEPS_BACK_S:  # key frames are found by decoding time, which runs ahead of the time they are shown at
-        seek_to = max(first - int(back_s / _tick_s(stream)), origin)
+        seek_to = max(first - int(back_s / tick_s(stream)), origin)
         container.seek(seek_to, stream=stream)
         packets = _packets_to(source, container, stream, limits, last)
         if packets is None or not packets.stamps:
@@ -112,7 +112,7 @@ def read_stretch(
         if packets.stamps[0] <= first or seek_to == origin:
             known = sorted(packets.stamps)
             is_reliable = len(set(known)) == len(known) and len(packets.keys) > 0
-            return Timeline(tuple(known), _tick_s(stream), _numbered(packets.keys, known), True, origin) if is_reliable else None
+            return Timeline(tuple(known), tick_s(stream), _numbered(packets.keys, known), True, origin) if is_reliable else None
     return None
 
 
@@ -120,7 +120,7 @@ def count_timeline(source: Source, container: av.container.InputContainer, strea
     """The timeline by decoding every frame, for streams whose packets do not tell. Raises like `read_timeline`."""
     stamps: list[int] = []
     rate = stream.average_rate or stream.guessed_rate or 25
-    step = max(round(1 / (float(rate) * _tick_s(stream))), 1)
+    step = max(round(1 / (float(rate) * tick_s(stream))), 1)
     for frame in container.decode(stream):
         follows = stamps[-1] + step if stamps else 0
         is_forward = frame.pts is not None and (not stamps or frame.pts > stamps[-1])
@@ -128,7 +128,7 @@ def count_timeline(source: Source, container: av.container.InputContainer, strea
         check_count(source, len(stamps), limits)
     if not stamps:
         raise EmptyMedia(f"{source.name} holds no video frames")
-    return Timeline(tuple(stamps), _tick_s(stream), (), is_reliable=False)
+    return Timeline(tuple(stamps), tick_s(stream), (), is_reliable=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def _packets_to(
     return packets
 
 
-def _first_stamp(container: av.container.InputContainer, stream: av.video.VideoStream) -> int | None:
+def first_stamp(container: av.container.InputContainer, stream: av.video.VideoStream) -> int | None:
     """The time at which the file's first frame is shown: the least of its first packets' stamps."""
     stamps: list[int] = []
     for packet in container.demux(stream):
@@ -181,5 +181,6 @@ def _numbered(keys: Sequence[tuple[int, int]], stamps: Sequence[int]) -> tuple[K
     return tuple(KeyFrame(bisect_left(stamps, stamp), seek_to) for stamp, seek_to in sorted(keys))
 
 
-def _tick_s(stream: av.video.VideoStream) -> float:
+def tick_s(stream: av.video.VideoStream) -> float:
+    """Seconds of one unit of its time stamps."""
     return float(stream.time_base) if stream.time_base else 1 / 90_000

@@ -40,7 +40,7 @@ def decode_frames(source: Source, limits: Limits, *, n_frames: int, start: float
         if frames is not None:
             return frames
     with open_container(source, media_type, limits) as container:
-        stream = _video_stream(source, container, limits)
+        stream = video_stream(source, container, limits)
         if stream.duration and stream.time_base:
             _check_length(source, float(stream.duration * stream.time_base), start, end, limits)
         timeline = read_timeline(source, container, stream, limits)
@@ -51,7 +51,7 @@ def decode_frames(source: Source, limits: Limits, *, n_frames: int, start: float
             return frames
     # The packets did not say which frames there are: decode once to count them, once more to take them.
     with open_container(source, media_type, limits) as container:
-        timeline = count_timeline(source, container, _video_stream(source, container, limits), limits)
+        timeline = count_timeline(source, container, video_stream(source, container, limits), limits)
     frames = _frames(source, media_type, timeline, limits, n_frames, start, end)
     if frames is None:
         raise UnreadableMedia(f"{source.name}: decoding it twice gave different frames; the file is damaged")
@@ -61,7 +61,7 @@ def decode_frames(source: Source, limits: Limits, *, n_frames: int, start: float
 def _stretch(source: Source, media_type: str, limits: Limits, n_frames: int, start: float | None, end: float | None) -> Frames | None:
     """The frames of a part, found by reading around it; None where the file has to be read whole."""
     with open_container(source, media_type, limits) as container:
-        stream = _video_stream(source, container, limits)
+        stream = video_stream(source, container, limits)
         if stream.duration and stream.time_base:
             _check_length(source, float(stream.duration * stream.time_base), start, end, limits)
         timeline = read_stretch(source, container, stream, limits, start, end)
@@ -71,7 +71,8 @@ def _stretch(source: Source, media_type: str, limits: Limits, n_frames: int, sta
     return _frames(source, media_type, timeline, limits, n_frames, start, end)
 
 
-def _video_stream(source: Source, container: av.container.InputContainer, limits: Limits) -> av.video.VideoStream:
+def video_stream(source: Source, container: av.container.InputContainer, limits: Limits) -> av.video.VideoStream:
+    """The stream that is the file's picture. Raises `NoVideoStream`, `UnreadableMedia`, `TooManyPixels`."""
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:  # cover art is no video
             context = stream.codec_context
@@ -97,7 +98,7 @@ def _frames(
     taken: dict[int, NDArray[np.uint8]] = {}
     rotation = 0
     with open_container(source, media_type, limits) as container:
-        stream = _video_stream(source, container, limits)
+        stream = video_stream(source, container, limits)
         walk = _by_stamp(container, stream, timeline, wanted) if timeline.is_reliable else _by_count(container, stream, wanted)
         for number, frame in walk:
             check_pixels(source.name, frame.width, frame.height, limits)

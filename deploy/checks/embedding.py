@@ -67,6 +67,10 @@ def clips_of_long_media(service: Service) -> str:
         clips = item["clips"]
         expect(clips[0]["start"] == 0 and len(clips) > 1, f"{modality}: not cut: {[clip['start'] for clip in clips]}")
         expect(all(left["end"] >= right["start"] for left, right in pairwise(clips)), f"{modality}: there is a gap between clips")
+        form = [service.file(modality), *fields(clip_by="scenes", clip_seconds="1")]
+        (by_scenes,) = items_of(service.client.call("POST", f"/v1/embed/{modality}", form=form))
+        ends = [(clip["start"], clip["end"]) for clip in by_scenes["clips"]]
+        expect(all(left[1] == right[0] for left, right in pairwise(ends)), f"{modality}: scenes do not follow each other: {ends}")
         for vector in (item["embedding"], *(clip["embedding"] for clip in clips)):
             check_unit(tuple(vector), service.dimension, f"{modality}: a clip")
         told.append(f"{modality}: {len(clips)}")

@@ -3,7 +3,7 @@
 import { field, h } from "./dom.js";
 
 // The page asks for one vector of a file; these cut it into several.
-const CUTTING = new Set(["clip_seconds", "clip_stride", "pool"]);
+const CUTTING = new Set(["clip_seconds", "clip_stride", "clip_by", "clip_min_seconds", "pool"]);
 
 // -> { element, values() }, or null when the kind has no options.
 export function optionFields(schema) {

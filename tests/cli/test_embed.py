@@ -85,6 +85,9 @@ def test_clips_are_written_with_their_times(run: Run, tmp_path: Path) -> None:
     assert [(clip["start"], clip["end"]) for clip in item["clips"]] == [(0, 20), (20, 40), (40, 60)]
     assert len(item["clips"][0]["embedding"]) == len(item["embedding"]) == told.json["dimension"]
     assert run("embed", "--modality", "audio", tmp_path / "tones.wav", *options, "--format", "npy").code == 1
+    (tmp_path / "colors.mp4").write_bytes(longmedia.mp4(longmedia.COLORS[:2], 3))
+    scenes = run("embed", "--modality", "video", tmp_path / "colors.mp4", "--option", "clip_by=scenes")
+    assert [(clip["start"], clip["end"]) for clip in scenes.json["items"][0]["clips"]] == [(0, 3), (3, 6)]
     assert run("embed", "--modality", "audio", tmp_path / "nothing.wav", *options).code == 1
 
 

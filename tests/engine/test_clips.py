@@ -19,7 +19,7 @@ from bindery.errors import DeadlineExceeded, EngineDown, TooLong, UnreadableMedi
 from bindery.limits import Limits
 from bindery.media.source import Source
 from bindery.spec import PartOptions
-from tests import longmedia
+from tests import longmedia, scenery
 from tests.media import clips as media
 from tests.toybundle import build_toy_bundle
 
@@ -53,6 +53,23 @@ async def test_the_engine_gives_the_notebooks_clips(bundle: Bundle) -> None:
                 assert np.allclose(one.vector, other.vector, atol=1e-5)
             assert np.allclose(found.vector, mean_vector(wanted), atol=1e-5)
             assert found.usage["bytes"] == source.size_bytes
+
+
+async def test_by_scenes_too_and_in_whatever_stretches(bundle: Bundle) -> None:
+    pictures = (picture for n in range(4) for picture in scenery.scene(n, 22, rate=5))
+    source = Source.of(scenery.film(pictures, rate=5, sound_s=88.0), name="scenes.mp4")  # looked at in two stretches
+    model = bindery.load(bundle.root, threads=1)
+    async with started(bundle) as engine:
+        for modality in ("video", "audio"):
+            found = await embed_clips(engine, modality, source, PartOptions(clip_by="scenes", clip_seconds=30))
+            wanted = model.embed_clips(modality, source, clip_by="scenes", clip_seconds=30)
+            assert [(clip.window.start, clip.window.end) for clip in found.clips] == [(22.0 * n, 22.0 * n + 22) for n in range(4)]
+            assert [clip.window for clip in found.clips] == [clip.window for clip in wanted]
+            for one, other in zip(found.clips, wanted, strict=True):
+                assert np.allclose(one.vector, other.vector, atol=1e-5)
+        with pytest.raises(DeadlineExceeded):
+            await embed_clips(engine, "video", source, PartOptions(clip_by="scenes"), deadline=time.monotonic() + 0.001)
+        assert engine.queued == 0
 
 
 async def test_a_failing_window_keeps_its_error_to_itself(bundle: Bundle) -> None:
@@ -92,6 +109,7 @@ async def test_three_hours_take_no_more_memory_than_a_minute(bundle: Bundle, tmp
     video = tmp_path / "long.mp4"
     video.write_bytes(longmedia.mp4(((200, 30, 30), (30, 30, 200)), 5400, codec="mpeg4", rate=2, key_every=24))
     options = PartOptions(clip_seconds=10, clip_stride=8)
+    by_scenes = PartOptions(clip_seconds=10, clip_by="scenes")
     async with started(bundle, Limits(file_bytes=1 << 30)) as engine:
         await embed_clips(engine, "audio", TONES, GRID)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -100,4 +118,6 @@ async def test_three_hours_take_no_more_memory_than_a_minute(bundle: Bundle, tmp
             assert len(found.clips) == 1350
             assert not any(isinstance(clip.vector, Exception) for clip in found.clips)
             assert found.clips[-1].window.end == pytest.approx(3 * 3600, abs=1)
+        found = await embed_clips(engine, "video", Source.of(video), by_scenes)
+        assert [clip.window.start for clip in found.clips[539:541]] == [5390.0, 5400.0]
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024  # KiB

@@ -82,6 +82,28 @@ def test_a_name_that_is_no_utf8_fails_by_itself(run: Indexer, tmp_path: Path) ->
     assert (str(report), report.errors["invalid_parameter"].examples) == ("3 listed = 2 done + 0 skipped + 1 failed", ["caf\\udce9.png"])
 
 
+def test_by_scenes_clips_are_others_and_the_sound_of_a_file_has_its_pictures(run: Indexer, tmp_path: Path) -> None:
+    folder = tmp_path / "media"
+    folder.mkdir()
+    colors = longmedia.mp4(longmedia.COLORS[:3], 6, sound_s=18.0)
+    (folder / "colors.mp4").write_bytes(colors)
+    (folder / "colors-sound.mp4").write_bytes(colors)
+    (folder / "tone.wav").write_bytes(longmedia.wav(seconds_each=2.0))
+    (folder / "junk.mp4").write_bytes(b"no video")
+    sounds = {"*-sound.mp4": "audio"}
+    scenes = run(folder, clip_by="scenes", rules=sounds)
+    assert (scenes.done, scenes.failed) == (3, 1)
+    grid = {"#0-6", "#6-12", "#12-18"}
+    wanted = {name + span for name in ("colors.mp4", "colors-sound.mp4") for span in grid} | {"tone.wav#0-6", "tone.wav#6-12"}
+    assert set(contents(run.data)) == wanted
+    again = run(folder, clip_by="scenes", rules=sounds)
+    assert (again.skipped, again.failed, run.encoded) == (3, 1, 0)
+    assert run(folder, clip_by="scenes", clip_min_seconds=7, rules=sounds).done == 3
+    assert {id for id in contents(run.data) if id.startswith("colors.mp4")} == {"colors.mp4#0-9", "colors.mp4#9-18"}
+    assert run(folder, rules=sounds).done == 3
+    assert "colors.mp4#8-18" in contents(run.data)
+
+
 def test_renamed_files_and_duplicates_are_copied_with_their_clips(run: Indexer, tmp_path: Path) -> None:
     folder = generated(tmp_path / "media", 6)
     (folder / "long.wav").write_bytes(longmedia.wav())

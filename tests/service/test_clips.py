@@ -42,6 +42,19 @@ def test_a_long_file_answers_with_its_clips(client: httpx.Client, modality: str,
     assert answer.json()["usage"]["bytes"] == len(data)
 
 
+@pytest.mark.parametrize("modality", ["audio", "video"])
+def test_by_scenes_there_is_a_clip_for_each(client: httpx.Client, modality: str) -> None:
+    form = {"clip_by": "scenes", "clip_seconds": "15", "pool": "mean"}
+    answer = client.post(f"/v1/embed/{modality}", files=[("file", ("long", COLORS)), ("file", ("junk", b"no video"))], data=form)
+    assert answer.status_code == 200, answer.text
+    item, junk = answer.json()["items"]
+    assert spans(item["clips"]) == [(start, start + 10) for start in range(0, 60, 10)]
+    assert len(item["embedding"]) == 8
+    part = client.post(f"/v1/embed/{modality}", files=[("file", ("long", COLORS))], data={"start": "20", "end": "30"})
+    assert np.allclose(item["clips"][2]["embedding"], part.json()["items"][0]["embedding"], atol=1e-6)
+    assert junk["error"]["code"] == "unsupported_media"
+
+
 def test_json_and_raw_bodies_take_clips_too_and_a_pool(client: httpx.Client) -> None:
     options = {"clip_seconds": 20, "clip_stride": 20, "pool": "mean"}
     body = {"inputs": [{"data": base64.b64encode(TONES).decode()}], "options": options, "dimensions": 4}
@@ -84,6 +97,12 @@ def test_what_cannot_be_cut_says_so(client: httpx.Client, small: httpx.Client) -
         422,
         "invalid_parameter",
     )
+    shots = {"clip_by": "scenes", "clip_stride": "5"}
+    assert refusal(client.post("/v1/embed/audio", files=sound, data=shots)) == (422, "invalid_parameter")
+    assert refusal(client.post("/v1/classify/audio", files=sound, data={"clip_by": "scenes", "labels": "rain"})) == (
+        422,
+        "invalid_parameter",
+    )
     assert refusal(client.post("/v1/classify/audio", files=sound, data=GRID | {"labels": "rain"})) == (422, "invalid_parameter")
     assert refusal(client.post("/v1/embed/image", files=sound, data=GRID)) == (422, "invalid_parameter")
     assert refusal(small.post("/v1/embed/audio", files=sound, data={"clip_seconds": "7"})) == (413, "too_many_bytes")
@@ -123,6 +142,8 @@ def test_a_moment_is_found_and_a_new_grid_leaves_nothing_of_the_old_one(client: 
     assert (best["id"], best["start"], best["end"], best["metadata"]) == ("talk#40-50", 40, 50, {"n": 7})
     assert client.get(f"{archive}/items/talk%2340-50").json()["start"] == 40
 
+    assert len(add({"clip_by": "scenes", "clip_seconds": "20"})["clips"]) == 3
+    assert client.get(archive).json()["counts"] == {"audio": 3, "video": 6}
     assert len(add({"clip_seconds": "30", "clip_stride": "30"})["clips"]) == 2
     assert client.get(archive).json()["counts"] == {"audio": 2, "video": 6}
     assert "clips" not in add({})

@@ -132,6 +132,9 @@ def test_manifests_and_tars_lead_nowhere_else(indexer: httpx.Client, roots: Path
         ({"collection": "X Y"}, "invalid_parameter"),
         ({"collection": "x", "rules": {"*": "smell"}}, "unknown_modality"),
         ({"collection": "x", "clip_stride": -1}, "invalid_parameter"),
+        ({"collection": "x", "clip_by": "shots"}, "invalid_parameter"),
+        ({"collection": "x", "clip_by": "scenes", "clip_stride": 4}, "invalid_parameter"),
+        ({"collection": "x", "clip_by": "scenes", "clip_seconds": 0}, "invalid_parameter"),
         ({"collection": "x", "speed": 3}, "invalid_parameter"),
     ],
 )
