@@ -24,6 +24,7 @@ class Settings(BaseSettings):
     bundles_dir: Path | None = Field(None, description="where bundles are looked up by name, before the packaged ones")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
+    http_workers: int = Field(1, gt=0, le=64, description="HTTP processes in front of the engine's own; 1: one process does both")
     data_dir: Path = Field(Path("data"), description="collections and label sets live here")
     store: Literal["local", "milvus"] = Field("local", description="where collections and label sets are: in data_dir, or in a Milvus")
     milvus_uri: str = Field("http://127.0.0.1:19530", description="the Milvus, with its database as in http://HOST:19530/DATABASE")

@@ -19,6 +19,7 @@ from service.logs import configure_logs
 from service.openapi import describe_app
 from service.remote import Fetcher
 from service.routes import about, aliases, classify, collections, embed, health, items, jobs, models, openai, search, similarity, snapshots
+from service.shares import Counting, Shares
 from service.state import State
 from service.tracing import Traces
 
@@ -58,13 +59,20 @@ def create_app(settings: Settings | None = None, fetcher: Fetcher | None = None,
         redirect_slashes=False,
     )
     app.state.service = state
+    app.state.shares = Shares()
     problems.install(app)
     for router in (*ROUTERS, page.router):
         app.include_router(router)
     app.router.default = page.Page(page.WEB, app.router.not_found)
     describe_app(app, asked_for=ring.closed)
+    guard(app, settings, state, ring, app.state.shares)
+    return app
+
+
+def guard(app: FastAPI, settings: Settings, state: State, ring: KeyRing, shares: Counting) -> None:
+    """What a request passes before it meets a route, the outermost last."""
     app.add_middleware(Crowd, state=state)
-    app.add_middleware(Doorkeeper, ring=ring, settings=settings)
+    app.add_middleware(Doorkeeper, ring=ring, settings=settings, shares=shares)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -74,4 +82,3 @@ def create_app(settings: Settings | None = None, fetcher: Fetcher | None = None,
             expose_headers=["X-Request-Id", "Server-Timing", "Retry-After", "retry-after-ms", "RateLimit", "RateLimit-Policy"],
         )
     app.add_middleware(Edge, state=state)  # last added is outermost
-    return app

@@ -20,7 +20,7 @@ from bindery.settings import Settings
 from service.exchange import exchange_of
 from service.keyring import KeyRing
 from service.problems import problem_response
-from service.shares import Allowance, Shares
+from service.shares import Allowance, Counting
 
 _ASKING = re.compile(r"/v1/(embeddings|similarity|embed/[^/]+|classify/[^/]+|collections/[^/]+/search)")
 _STORING = re.compile(r"/v1/(label-sets|collections|aliases|jobs)/.+|/v1/jobs")
@@ -38,12 +38,12 @@ def scope_of(method: str, path: str, *, metrics_open: bool = True) -> keys.Scope
 
 
 class Doorkeeper:
-    def __init__(self, app: ASGIApp, ring: KeyRing, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, ring: KeyRing, settings: Settings, shares: Counting) -> None:
         self._app = app
         self._ring = ring
         self._metrics_open = settings.metrics_open
         self._of_an_address = Allowance(settings.address_requests_per_minute, settings.address_inflight)
-        self._shares = Shares()
+        self._shares = shares
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         needed = scope_of(scope["method"], scope["path"], metrics_open=self._metrics_open) if scope["type"] == "http" else None
@@ -59,15 +59,14 @@ class Doorkeeper:
         if allowance.unbounded:
             await self._app(scope, receive, send)
             return
-        try:
-            self._shares.enter(who, allowance)
-        except BinderyError as error:
-            await problem_response(request, error, headers=self._shares.headers(who, allowance))(scope, receive, send)
+        refusal, headers, count_out = await self._shares.count_in(who, allowance)
+        if refusal is not None:
+            await problem_response(request, refusal, headers=headers)(scope, receive, send)
             return
         try:
-            await self._app(scope, receive, _telling(send, self._shares.headers(who, allowance)))
+            await self._app(scope, receive, _telling(send, headers))
         finally:
-            self._shares.leave(who)
+            count_out()
 
     def _caller(self, request: Request, needed: keys.Scope) -> tuple[str, Allowance]:
         """Who asks, and what that caller may. Raises `MissingKey`, `InvalidKey`, `Forbidden`."""

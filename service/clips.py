@@ -18,6 +18,7 @@ from bindery.media.source import Source
 from bindery.spec import PartOptions
 from service.embedding import Outcome, arrived, embed_items
 from service.exchange import Exchange
+from service.fronts.far import FarEngine
 from service.inputs import Item
 from service.spool import MEMORY_BYTES
 
@@ -26,8 +27,10 @@ _SIDE_BY_SIDE = 2  # media of one request; each has several windows in work
 log = structlog.get_logger(__name__)
 
 
-async def embed_or_cut(engine: Engine, items: Sequence[Item], exchange: Exchange) -> list[Outcome]:
+async def embed_or_cut(engine: Engine | FarEngine, items: Sequence[Item], exchange: Exchange) -> list[Outcome]:
     """As `embed_items`; the outcome of an item with ``clip_seconds`` is its `EmbeddedClips`."""
+    if isinstance(engine, FarEngine):
+        return await engine.embed_items(items, exchange, cut=True)
     async with arrived(engine, items, exchange) as here:
         return await _embed_or_cut(engine, here, exchange)
 

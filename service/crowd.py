@@ -15,8 +15,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bindery.errors import BinderyError, EngineDown, QueueFull, Starting
-from service.exchange import Exchange, exchange_of
+from service.exchange import exchange_of
 from service.problems import problem_response
 from service.state import State
 
@@ -45,31 +44,13 @@ class Crowd:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        refusal = self._refusal(embedding[1], exchange_of(request))
+        refusal = await self._state.crowd(embedding[1], exchange_of(request))
         if refusal is None:
             await self._app(scope, receive, send)
             return
         scope["route"] = _EMBED if embedding[1] else _OPENAI  # as the router would have written it, for metrics and the log
         await _take_small_body(request.headers, receive)
         await problem_response(request, refusal)(scope, receive, send)
-
-    def _refusal(self, modality: str | None, exchange: Exchange) -> BinderyError | None:
-        """Only when it holds for every model, since which one is wanted stands in the body."""
-        deadline = None if exchange.asked_ms is None else exchange.started + exchange.asked_ms / 1000
-        refusal: BinderyError | None = None
-        try:
-            engines = self._state.models.engines
-        except (Starting, EngineDown):  # the route says so
-            return None
-        for engine in engines:
-            known = modality if modality is not None and modality in engine.encoders else next(iter(engine.encoders), "")
-            try:
-                engine.check_crowd(known, exchange.priority, deadline)
-            except QueueFull as error:
-                refusal = error
-            else:
-                return None
-        return refusal
 
 
 async def _take_small_body(headers: Headers, receive: Receive) -> None:

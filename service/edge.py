@@ -37,6 +37,7 @@ class Edge:
             return
         exchange = Exchange.begin(Headers(scope=scope), self._state.fetcher)
         exchange.is_traced = self._state.traces is not None
+        exchange.started = scope.get("state", {}).get("began", exchange.started)  # when another process took it in
         scope.setdefault("state", {})["exchange"] = exchange
         incoming = _Incoming(scope, receive, exchange)
         outgoing = _Outgoing(scope["method"], send, exchange, incoming)

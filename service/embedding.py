@@ -20,6 +20,7 @@ from bindery.engine.engine import Engine
 from bindery.engine.lanes import Priority
 from bindery.errors import BinderyError, InternalError
 from service.exchange import Exchange
+from service.fronts.far import FarEngine
 from service.inputs import Item, as_text
 from service.problems import Several
 from service.remote import Fetcher, Remote
@@ -29,11 +30,13 @@ Outcome = Embedded | BinderyError
 log = structlog.get_logger(__name__)
 
 
-async def embed_items(engine: Engine, items: Sequence[Item], exchange: Exchange) -> list[Outcome]:
+async def embed_items(engine: Engine | FarEngine, items: Sequence[Item], exchange: Exchange) -> list[Outcome]:
     """One outcome an item, in order. Notes the stages' times on the exchange.
 
     A full queue refuses the request as a whole (`QueueFull`): an answer of which half says "later" helps nobody.
     """
+    if isinstance(engine, FarEngine):
+        return await engine.embed_items(items, exchange, cut=False)
     async with arrived(engine, items, exchange) as here:
         return await _embed_all(engine, here, exchange)
 

@@ -7,11 +7,11 @@ memory when the last request that holds it has ended.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -63,6 +63,8 @@ class Models:
         self._default = ""
         self._loading = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when a name is given, taken away, or stands for another engine."""
 
     def __contains__(self, name: str) -> bool:
         return name in self._named
@@ -109,9 +111,13 @@ class Models:
 
     def check_modality(self, modality: str) -> None:
         """Raises `UnknownModality` for what no loaded model has: that needs no look into the request's body."""
-        known = {name for engine in self.engines for name in engine.bundle.manifest.modalities}
-        if modality not in known:
-            raise UnknownModality(f"no loaded model has a modality {modality[:80]!r}; there are: {', '.join(sorted(known))}")
+        check_modality(modality, self.engines)
+
+    def entered(self, engine: Engine) -> Callable[[], None]:
+        """Keep a named engine loaded until what this returns is called."""
+        model = self._named[engine.name]
+        model.enter()
+        return model.leave
 
     def trouble(self) -> str | None:
         """Why nobody should be sent here, whichever model it is that is not well."""
@@ -147,6 +153,7 @@ class Models:
             del self._named[name]
             self._metrics.forget(name)
             self._retire(model)
+            self.on_change()
         log.info("unloading", model=name)
 
     def local_bundle(self, name: str | None, model: str) -> Path:
@@ -225,6 +232,7 @@ class Models:
         self._named[name] = model
         model.engine.listen(self._metrics.listener(model.engine))
         self._metrics.watch(model.engine, model.bytes)
+        self.on_change()
         log.info("ready", model=name, bundle=manifest.name, version=manifest.version, space=manifest.space)
         return old is None
 
@@ -242,8 +250,7 @@ class Models:
     def _get(self, name: str | None) -> _Model:
         model = self._named.get(self._default if name is None else name)
         if model is None:
-            known = ", ".join(repr(engine.name) for engine in self.engines)
-            raise UnknownModel(f"model {(name or '')[:200]!r} is not served here; this server has {known}", pointer="/model")
+            raise unknown_model(name, self.engines)
         return model
 
     def _hold(self, model: _Model, exchange: Exchange) -> Engine:
@@ -256,6 +263,25 @@ class Models:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+class Served(Protocol):
+    """An engine, in this process or another one."""
+
+    name: str
+    bundle: Bundle
+
+
+def check_modality(modality: str, engines: Iterable[Served]) -> None:
+    """As `Models.check_modality`."""
+    known = {name for engine in engines for name in engine.bundle.manifest.modalities}
+    if modality not in known:
+        raise UnknownModality(f"no loaded model has a modality {modality[:80]!r}; there are: {', '.join(sorted(known))}")
+
+
+def unknown_model(name: str | None, engines: Iterable[Served]) -> UnknownModel:
+    known = ", ".join(repr(engine.name) for engine in engines)
+    return UnknownModel(f"model {(name or '')[:200]!r} is not served here; this server has {known}", pointer="/model")
 
 
 def _bytes(bundle: Bundle, precision: Precision) -> int:

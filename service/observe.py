@@ -55,6 +55,8 @@ TABLE: tuple[Metric, ...] = (
     Metric("histogram", "bindery_request_seconds", "time from a request's first byte to its answer", ("route",)),
     Metric("counter", "bindery_request_body_bytes_total", "bytes of request bodies read"),
     Metric("gauge", "bindery_requests_in_flight", "HTTP requests being worked on"),
+    Metric("gauge", "bindery_http_workers", "HTTP processes in front of the engine's; 0 when that one speaks HTTP itself"),
+    Metric("counter", "bindery_http_workers_replaced_total", "HTTP processes that ended and were started again"),
     Metric("counter", "bindery_items_admitted_total", "items that the engine took", OF),
     Metric("counter", "bindery_items_refused_total", "items that the engine did not take", (*OF, "code")),
     Metric("counter", "bindery_items_finished_total", "items that became a vector", OF),
@@ -127,6 +129,8 @@ class Metrics:
             self._counters["bindery_workers_replaced_total"].labels(reason)
         self.body_bytes = self._counters["bindery_request_body_bytes_total"]
         self.in_flight = self._gauges["bindery_requests_in_flight"]
+        self.http_workers = self._gauges["bindery_http_workers"]
+        self.http_workers_replaced = self._counters["bindery_http_workers_replaced_total"]
 
     def render(self) -> bytes:
         return generate_latest(self._registry)

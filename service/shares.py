@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
+from typing import Protocol
 
-from bindery.errors import RateLimited, TooManyInflight
+from bindery.errors import BinderyError, RateLimited, TooManyInflight
 
 CALLERS = 10_000  # addresses are many: beyond, the ones that have not been seen for longest are forgotten
 INFLIGHT_RETRY_MS = 1000  # when one of the caller's own requests ends is not known
@@ -36,11 +37,26 @@ class _Account:
     running: int = 0
 
 
+class Counting(Protocol):
+    """Where requests are counted: here, or in the process that all HTTP processes share."""
+
+    async def count_in(self, who: str, allowance: Allowance) -> tuple[BinderyError | None, Mapping[str, str], Callable[[], None]]:
+        """See `Shares.count_in`."""
+
+
 class Shares:
     def __init__(self, clock: Callable[[], float] = monotonic, capacity: int = CALLERS) -> None:
         self._clock = clock
         self._capacity = capacity
         self._accounts: OrderedDict[str, _Account] = OrderedDict()
+
+    async def count_in(self, who: str, allowance: Allowance) -> tuple[BinderyError | None, Mapping[str, str], Callable[[], None]]:
+        """One request in, unless the error says no; the headers that its answer carries; and what counts it out again."""
+        try:
+            self.enter(who, allowance)
+        except BinderyError as error:
+            return error, self.headers(who, allowance), lambda: None
+        return None, self.headers(who, allowance), lambda: self.leave(who)
 
     def enter(self, who: str, allowance: Allowance) -> None:
         """Count one request in; `leave` counts it out. Raises `TooManyInflight`, `RateLimited`, and then it was not counted."""

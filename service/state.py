@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import structlog
 from fastapi import Request
@@ -13,10 +14,11 @@ from fastapi import Request
 from bindery.bundle import Bundle, find_bundle
 from bindery.collections import CollectionStore, open_store
 from bindery.engine.engine import Engine
-from bindery.errors import BinderyError, EngineDown, Starting
+from bindery.errors import BinderyError, EngineDown, QueueFull, Starting
 from bindery.jobs.ledger import Ledger
 from bindery.limits import Limits
 from bindery.settings import Settings
+from service.exchange import Exchange
 from service.jobs import Jobs, Roots
 from service.labels import LabelVectors
 from service.models import Models
@@ -91,6 +93,39 @@ class State:
         """Where uploads lie while their request runs."""
         assert self._spool is not None, "the application was not started. This is a bug."
         return Path(self._spool.name)
+
+    @property
+    def standing(self) -> Literal["starting", "ready", "failed"]:
+        """Whether `models` gives the models, as of now."""
+        return "failed" if self._failure is not None else "ready" if self._ready else "starting"
+
+    @property
+    def engines(self) -> list[Engine]:
+        """Those that have a name as of now, the default one first, also while others are still being loaded."""
+        return self._models.engines
+
+    def keep(self, engine: Engine) -> Callable[[], None]:
+        """As `Models.entered`."""
+        return self._models.entered(engine)
+
+    def models_changed(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called whenever `engines` are others than before."""
+        self._models.on_change = call
+
+    async def crowd(self, modality: str | None, exchange: Exchange) -> BinderyError | None:
+        """What a request is refused with before its body is read. Only when there is a crowd at every model: which one is wanted
+        stands in the body."""
+        deadline = None if exchange.asked_ms is None else exchange.started + exchange.asked_ms / 1000
+        refusal: BinderyError | None = None
+        for engine in self._models.engines if self.standing == "ready" else ():  # else the route says why not
+            known = modality if modality is not None and modality in engine.encoders else next(iter(engine.encoders), "")
+            try:
+                engine.check_crowd(known, exchange.priority, deadline)
+            except QueueFull as error:
+                refusal = error
+            else:
+                return None
+        return refusal
 
     async def open(self) -> None:
         """Begin to start the engine; returns before it is ready.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on [default: 127.0.0.1].")]
 Port = Annotated[int | None, typer.Option("--port", help="Port to listen on [default: 8000].")]
+Workers = Annotated[int | None, typer.Option("--http-workers", help="HTTP processes in front of the engine's [default: 1, no others].")]
 
 
 def serve(
@@ -27,25 +28,29 @@ def serve(
     device: Device = None,
     precision: Precision = None,
     threads: Threads = None,
+    http_workers: Workers = None,
 ) -> None:
     """Serve the HTTP API and the web page until interrupted. Other settings come from BINDERY_* in the environment."""
-    settings = settings_of(bundle=bundle, host=host, port=port, data_dir=data_dir, device=device, precision=precision, threads=threads)
+    settings = settings_of(
+        bundle=bundle,
+        host=host,
+        port=port,
+        data_dir=data_dir,
+        device=device,
+        precision=precision,
+        threads=threads,
+        http_workers=http_workers,
+    )
     _check(settings)
     try:
         uvicorn = import_module("uvicorn")
-        service = import_module("service.app")
+        if settings.http_workers > 1:
+            supervisor = import_module("service.fronts.supervisor")
+            raise typer.Exit(supervisor.serve(settings))
+        service, processes = import_module("service.app"), import_module("service.fronts.processes")
     except ModuleNotFoundError as error:
         raise InvalidParameter(f"the service cannot be started: {error.name} is not installed") from error
-    config = uvicorn.Config(
-        service.create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,  # the service sets up its own
-        access_log=False,
-        server_header=False,
-        ws="none",  # this API has no web sockets, and loading what speaks them takes a tenth of a second
-        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
-    )
+    config = processes.http_config(service.create_app(settings), settings)
     server = uvicorn.Server(config)
     # uvicorn drains on SIGTERM and then raises it again; after an orderly stop the exit code is 0, not a death by signal.
     signal.signal(signal.SIGTERM, lambda *_: None)

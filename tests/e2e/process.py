@@ -23,7 +23,7 @@ class Served:
 
     def decoders(self) -> list[int]:
         """The decoder processes' ids: the children of the fork server, which is a child of the service."""
-        return [pid for child in _children(self.process.pid) for pid in _children(child)]
+        return [pid for child in children(self.process.pid) for pid in children(child)]
 
     def metric(self, line_start: str) -> float:
         """The sum of the series whose lines begin so."""
@@ -37,7 +37,7 @@ class Served:
             return False
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
     return [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
 
 

@@ -1,0 +1,87 @@
+"""What runs in each process of a service with several: the application with its engine, or one HTTP process. See `supervisor`."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+import structlog
+import uvicorn
+import uvloop
+
+from bindery.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+SOCKET = "engine"  # its name in the service's private folder
+
+
+def run_engine(settings: Settings, folder: Path, orders: Connection) -> None:
+    """The application, for the HTTP processes alone; until ordered to stop. Raises what keeps it from starting."""
+    _be_led()
+    uvloop.run(_engine(settings, folder / SOCKET, orders))
+
+
+async def _engine(settings: Settings, path: Path, orders: Connection) -> None:
+    from service.app import create_app
+    from service.fronts.desk import Desk
+
+    app, stop = create_app(settings), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    _obey(orders, lambda: loop.call_soon_threadsafe(stop.set))
+    path.unlink(missing_ok=True)  # of an engine that was killed
+    async with app.router.lifespan_context(app), Desk(app).open(path):
+        await stop.wait()
+
+
+def run_front(settings: Settings, folder: Path, spool: Path, listening: socket.socket, orders: Connection, restarted: bool) -> None:
+    """One HTTP process on a socket that the supervisor bound; until ordered to stop, and then until its requests are answered."""
+    _be_led()
+    from service.fronts.front import create_front
+
+    server = uvicorn.Server(http_config(create_front(settings, folder / SOCKET, spool, restarted=restarted), settings))
+    _obey(orders, lambda: setattr(server, "should_exit", True))
+    server.run(sockets=[listening])
+
+
+def http_config(app: object, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves this API, in one process or in several."""
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        host=settings.host,
+        port=settings.port,
+        log_config=None,  # the service sets up its own
+        access_log=False,
+        server_header=False,
+        ws="none",  # this API has no web sockets, and loading what speaks them takes a tenth of a second
+        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+    )
+
+
+def _be_led() -> None:
+    """Signals to the whole group (a terminal, systemd) reach the supervisor too, and that one stops all in their order."""
+    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # the key ring takes SIGHUP over
+        signal.signal(name, lambda *_: None)
+
+
+def _obey(orders: Connection, stop: Callable[[], object]) -> None:
+    """In a thread: stop when told, and end at once when the supervisor is gone, however it ended: nobody else would stop this process."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this process has no supervisor. This is a bug."
+
+    def listen() -> None:
+        while True:
+            if parent.sentinel in (ready := wait([orders, parent.sentinel])):
+                os._exit(1)
+            if orders in ready:
+                orders.recv()
+                stop()
+
+    threading.Thread(target=listen, name="orders", daemon=True).start()
