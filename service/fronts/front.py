@@ -116,7 +116,7 @@ class _Refusing:
         self._state = state
         self._error = error
 
-    async def __call__(self, *_: object) -> None:
+    async def __call__(self, *_request: object) -> None:
         _ = self._state.models
         raise self._error
 
