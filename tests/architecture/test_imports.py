@@ -41,4 +41,6 @@ def test_only_the_fetcher_and_the_load_generator_can_open_connections() -> None:
         for path in (ROOT / room).rglob("*.py")
         if asking.search(path.read_text())
     }
-    assert found == {"bindery/media/fetch.py", "bindery/traffic/client.py"}
+    listening = "service/fronts/supervisor.py"  # names the family of the address that it listens on, and no more
+    assert found == {"bindery/media/fetch.py", "bindery/traffic/client.py", listening}
+    assert asking.findall((ROOT / listening).read_text().replace("AF_INET", "")) == []
