@@ -43,7 +43,11 @@ def embed(
     rule: Annotated[
         list[str] | None, typer.Option("--rule", metavar="GLOB=MODALITY", help='Of a source: e.g. "depth/**=depth". Repeatable.')
     ] = None,
+    field: Annotated[
+        list[str] | None, typer.Option("--field", metavar="NAME=TYPE", help="Of a source: a metadata field to declare. Repeatable.")
+    ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Of a source: remove what is not there any more.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Of a source: prune also when more than half would go.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Of a source: only the files that failed in the last run.")] = False,
     max_error_rate: Annotated[
         float, typer.Option("--max-error-rate", min=0, max=1, help="Of a source: give up when a larger share of its files fails.")
@@ -60,8 +64,9 @@ def embed(
     settings = settings_of(bundle=bundle, device=device, precision=precision, threads=threads)
     options = parse_pairs(option)
     if modality is None:
-        given = {"include": include or (), "rules": parse_pairs(rule), "prune": prune, "retry_failed": retry_failed}
-        raise typer.Exit(_source(inputs, out, {**options, **given, "max_error_rate": max_error_rate}, settings))
+        given = {"include": include or (), "rules": parse_pairs(rule), "fields": parse_pairs(field), "prune": prune, "force": force}
+        limits = {"retry_failed": retry_failed, "max_error_rate": max_error_rate}
+        raise typer.Exit(_source(inputs, out, {**options, **given, **limits}, settings))
     wanted = format or _format_of(out)
     model = open_model(settings)
     if "clip_seconds" in options or options.get("clip_by") == "scenes":

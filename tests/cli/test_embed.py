@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from pathlib import Path
 
@@ -104,5 +105,13 @@ def test_a_source_becomes_shards_that_a_collection_imports(run: Run, tmp_path: P
     assert again.out == b"4 listed = 0 done + 3 skipped + 1 failed\n"
     assert run("collection", "import", "shelf", tmp_path / "shards", "--create").code == 0
     assert run("search", "--collection", "shelf", "--item", "dog.wav", "--format", "json").code == 0
+    for name in ("dog.wav", "elephant.jpg"):
+        (folder / name).unlink()
+    gone = ("embed", folder, "--out", tmp_path / "shards", "--rule", "*-depth.png=depth", "--prune")
+    assert "force it if" in run(*gone).err
+    assert run(*gone, "--force").code == 3
+    assert run("embed", folder, "--out", tmp_path / "named", "--field", "place=keyword", "--rule", "*-depth.png=depth").code == 3
+    assert json.loads((tmp_path / "named" / ".bindery" / "definition.json").read_text())["fields"] == {"place": "keyword"}
+    assert run("embed", folder, "--out", tmp_path / "odd", "--field", "place=colour").code == 1
     assert run("embed", folder).code == 2
     assert run("embed", folder, folder, "--out", tmp_path / "other").code == 2
