@@ -79,6 +79,49 @@ def test_of_two_that_make_the_same_collection_one_wins(milvus_uri: str, milvus: 
         assert [one.place for one in milvus.collections()] == [mine.place]
 
 
+def test_what_a_crash_left_without_a_name_is_taken_by_the_next_who_makes_it(
+    milvus_uri: str, milvus: MilvusStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Connection, "create_alias", dies)
+        with pytest.raises(KeyboardInterrupt):
+            milvus.create("c", **SPEC)
+    (left,) = [place for key in milvus._entries("collection:") if milvus._milvus.has_collection(place := key.removeprefix("collection:"))]
+    with MilvusStore(milvus_uri) as other:
+        assert other.collections() == []
+        assert "c" not in other
+        elsewhere = other.create("c", **{**SPEC, "space": "s2"})  # another one of that name
+        assert elsewhere.place != left
+        other.delete("c")
+        made = other.create("c", **SPEC)
+        assert made.place == left
+        made.upsert([item(1)])
+        assert milvus.get("c").get("item-1").uri == "file-0.bin"
+        for alias in milvus._milvus.aliases(left):  # as of one that came from a backup
+            milvus._milvus.drop_alias(alias)
+        assert other.create("c", **SPEC).place != left
+
+
+def test_of_two_that_find_what_was_left_neither_drops_it(milvus_uri: str, milvus: MilvusStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    with MilvusStore(milvus_uri) as other:
+        create_alias = Connection.create_alias
+
+        def late(self: Connection, alias: str, place: str) -> None:
+            with monkeypatch.context() as patched:
+                patched.setattr(Connection, "create_alias", create_alias)
+                assert other.create("c", **SPEC).place == place
+            create_alias(self, alias, place)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Connection, "create_alias", late)
+            made = milvus.create("c", **SPEC)
+        made.upsert([item(1)])
+        assert other.get("c").get("item-1").uri == "file-0.bin"
+
+
 def test_it_is_told_when_milvus_is_down_and_works_when_it_is_back(tmp_path: Path) -> None:
     server, db, port = start_server_in_thread(str(tmp_path / "lite"), host="127.0.0.1", port=0)
     with MilvusStore(f"http://127.0.0.1:{port}", timeout_s=1.0) as store:

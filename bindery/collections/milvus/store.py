@@ -197,25 +197,18 @@ class MilvusStore:
     def _make(self, wanted: Definition) -> MilvusCollection:
         if len(self._entries(_COLLECTION)) >= self._limits.collections:
             raise TooManyItems(f"there are {self._limits.collections} collections already; delete one first")
-        place = f"{_alias(wanted.name)}{_ONCE}{uuid.uuid4().hex[:12]}"
-        self._milvus.create_collection(place, schema_of(wanted), indexes_of(self._index.kind, self._index.build))
-        self._enter(
-            _COLLECTION + place,
-            {
-                "name": wanted.name,
-                "space": wanted.space,
-                "dimension": wanted.dimension,
-                "bundle": wanted.bundle,
-                "fields": dict(wanted.fields),
-                "index": self._index.kind,
-            },
-        )
+        place = self._left_over(wanted)
+        if place is None:
+            place = f"{_alias(wanted.name)}{_ONCE}{uuid.uuid4().hex[:12]}"
+            self._enter(_COLLECTION + place, self._told(wanted))  # first: so no collection is there that nobody knows of
+            self._milvus.create_collection(place, schema_of(wanted), indexes_of(self._index.kind, self._index.build))
         try:
             self._milvus.create_alias(_alias(wanted.name), place)  # fails when another process has made it meanwhile
         except StoreUnavailable:
             found = self._find(wanted.name)
-            self._milvus.drop_collection(place)
-            self._forget(_COLLECTION + place)
+            if found is None or found.place != place:  # else the other one found this one before it had its name
+                self._milvus.drop_collection(place)
+                self._forget(_COLLECTION + place)
             if found is None:
                 raise
             return found
@@ -223,6 +216,24 @@ class MilvusStore:
         if made is None:
             raise UnknownCollection(f"collection {wanted.name!r} was deleted meanwhile")
         return made
+
+    def _left_over(self, wanted: Definition) -> str | None:
+        """A collection like this, empty and without a name: a crash can leave one. One with items was deleted, or came from a backup."""
+        for key, entry in self._entries(_COLLECTION).items():
+            place = key.removeprefix(_COLLECTION)
+            if entry == self._told(wanted) and self._milvus.has_collection(place) and not self._milvus.count(place):
+                return place
+        return None
+
+    def _told(self, definition: Definition) -> dict[str, Any]:
+        return {
+            "name": definition.name,
+            "space": definition.space,
+            "dimension": definition.dimension,
+            "bundle": definition.bundle,
+            "fields": dict(definition.fields),
+            "index": self._index.kind,
+        }
 
     # The catalog: keys with JSON values
 
