@@ -43,6 +43,11 @@ def store_media(collection: Collection, media: Sequence[Medium]) -> list[ItemRes
             for clip in medium.clips
         )
         results.append(_summed(medium.id, clips))
+    # Where the last of several with one id could not be stored, it takes nobody's place.
+    failed = {medium.id for medium, index in zip(media, range(len(media)), strict=True) if results[index].status == "failed"}
+    again = [index for index, medium in enumerate(media) if last[medium.id] != index and medium.id in failed]
+    for index, result in zip(again, store_media(collection, [media[index] for index in again]) if again else (), strict=True):
+        results[index] = result
     return results
 
 

@@ -152,6 +152,14 @@ def _seconds(name: str, text: str) -> float:
 
 
 def _store(collection: Collection, bundle: Bundle, made: Sequence[tuple[Entry, Outcome | Vectors]]) -> list[ItemResult]:
+    """All in two commits; where one id is both that of a medium with clips and that of another item, in the order that they have."""
+    cut = {entry.id for entry, outcome in made if isinstance(outcome, EmbeddedClips)}
+    if not any(entry.id in cut for entry, outcome in made if entry.id and not isinstance(outcome, EmbeddedClips)):
+        return _store_together(collection, bundle, made)
+    return [result for one in made for result in _store_together(collection, bundle, [one])]
+
+
+def _store_together(collection: Collection, bundle: Bundle, made: Sequence[tuple[Entry, Outcome | Vectors]]) -> list[ItemResult]:
     media: dict[int, Medium] = {}
     items: dict[int, Stored] = {}
     replaced: list[str] = []

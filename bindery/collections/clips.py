@@ -7,6 +7,7 @@ can be found, and removed, by the medium's id.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 
 _CLIP = re.compile(r"(.+)#[0-9]+(?:\.[0-9]{1,3})?-[0-9]+(?:\.[0-9]{1,3})?", re.DOTALL)
 
@@ -19,6 +20,15 @@ def clip_id(id: str, start: float, end: float) -> str:
 def is_clip_of(id: str, medium: str) -> bool:
     found = _CLIP.fullmatch(id)
     return found is not None and found[1] == medium
+
+
+def media_among(media: Sequence[str], ids: Iterable[str]) -> list[str]:
+    """Those media of which an id is the own one or a clip's."""
+    found: set[str] = set()
+    for id in ids if media else ():
+        clip = _CLIP.fullmatch(id)
+        found.update((id,) if clip is None else (id, clip[1]))
+    return [medium for medium in media if medium in found]
 
 
 def clip_range(medium: str) -> tuple[str, str]:

@@ -16,6 +16,7 @@ import numpy as np
 from bindery.collections import catalog, registry
 from bindery.collections.allowed import Filters
 from bindery.collections.catalog import StoredItem
+from bindery.collections.clips import media_among
 from bindery.collections.database import Database
 from bindery.collections.filters import Condition
 from bindery.collections.flat import Keys
@@ -68,9 +69,10 @@ class LocalCollection:
             with self._database.writing() as db:
                 at = self._next_generation(db)
                 statuses = catalog.upsert(db, self.id, at, [record for _, record in latest.values()])
-                if media:
+                if replaced := media_among(media, latest):
                     written = set(catalog.keys_of_ids(db, self.id, latest))
-                    catalog.delete_keys(db, self.id, at, [key for key in catalog.keys_of_media(db, self.id, media) if key not in written])
+                    gone = [key for key in catalog.keys_of_media(db, self.id, replaced) if key not in written]
+                    catalog.delete_keys(db, self.id, at, gone)
             for (index, record), status in zip(latest.values(), statuses, strict=True):
                 results[index] = ItemResult(record.id, status)
             self._wrote(len(latest))

@@ -183,7 +183,7 @@ class Collection(Protocol):
         """Store new items and replace those with a known id: one result for each, in order; bad items fail alone.
 
         ``media``: ids of media that ``items`` replaces as a whole. In the same commit, whatever else is stored under such
-        an id goes away: the item itself, and its clips of another grid.
+        an id goes away: the item itself, and its clips of another grid. Of which nothing could be stored, the old stays.
         """
 
     def get(self, id: str) -> Item:

@@ -52,6 +52,8 @@ def test_when_nothing_could_be_stored_the_old_clips_stay(collection: Collection)
     bad = Item("a#0-5", "video", np.zeros(DIMENSION, dtype=np.float32))
     assert collection.upsert([bad], media=["a"])[0].status == "failed"
     assert ids(collection) == {"a#0-10"}
+    assert [one.status for one in collection.upsert([bad, item("b")], media=["a", "b"])] == ["failed", "created"]
+    assert ids(collection) == {"a#0-10", "b"}
 
 
 def test_a_mediums_id_stands_for_its_clips(collection: Collection) -> None:

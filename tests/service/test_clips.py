@@ -74,6 +74,21 @@ def test_an_array_has_one_row_an_item(client: httpx.Client) -> None:
     assert np.load(io.BytesIO(pooled.content)).shape == (2, 8)
 
 
+def test_of_one_id_the_last_item_stays_whether_it_is_cut_or_not(client: httpx.Client, archive: str) -> None:
+    coded = base64.b64encode(TONES).decode()
+    cut = {"id": "a", "modality": "audio", "data": coded, "options": {"clip_seconds": 30, "clip_stride": 30}}
+    whole = {"id": "a", "modality": "audio", "data": coded}
+    for items, count in (([cut, whole], 1), ([whole, cut], 2), ([cut, whole, cut], 2), ([cut, cut], 2)):
+        answer = client.post(f"{archive}/items", json={"items": [*items, whole | {"id": "b"}]})
+        assert answer.status_code == 200, answer.text
+        assert client.get(archive).json()["counts"] == {"audio": count + 1}
+        assert all(row["status"] != "failed" for row in answer.json()["items"])
+    wrong = cut | {"metadata": {"n": "seven"}, "options": {"clip_seconds": 10, "clip_stride": 10}}
+    first, last, _ = client.post(f"{archive}/items", json={"items": [cut, wrong, whole | {"id": "b"}]}).json()["items"]
+    assert (first["status"], last["status"]) == ("updated", "failed")
+    assert client.get(archive).json()["counts"] == {"audio": 3}
+
+
 def test_a_damaged_stretch_is_told_in_its_clips(client: httpx.Client) -> None:
     hurt = longmedia.damaged(COLORS, 0.5)
     files = [("file", ("hurt", hurt)), ("file", ("whole", COLORS)), ("file", ("junk", b"no sound"))]

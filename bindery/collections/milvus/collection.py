@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from bindery.collections.clips import clip_range, is_clip_of
+from bindery.collections.clips import clip_range, is_clip_of, media_among
 from bindery.collections.milvus.connection import MOST_ROWS, Connection, Row
 from bindery.collections.milvus.expressions import EVERYTHING, all_of, among, text, to_expression
 from bindery.collections.milvus.rows import (
@@ -73,8 +73,10 @@ class MilvusCollection:
                 known = self._known(latest)
                 for rows in _requests(to_row(record, self.definition) for _, record in latest.values()):
                     self._milvus.upsert(self.place, rows)
-                if media:  # after what takes their place is there: whoever stops in between leaves too much, not too little
-                    self._remove(id for id, _ in self._of_media(media) if id not in latest)
+                if replaced := media_among(
+                    media, latest
+                ):  # after what takes their place is there: whoever stops in between leaves too much, not too little
+                    self._remove(id for id, _ in self._of_media(replaced) if id not in latest)
                 for index, record in latest.values():
                     results[index] = ItemResult(record.id, "updated" if record.id in known else "created")
             elif not self._milvus.has_collection(self.place):
