@@ -24,6 +24,7 @@ from export.openclip import LICENCE as OPENCLIP_LICENCE
 from export.policy import apply_policies
 from export.prove import ProofOrder, Reduced
 from export.prove import prove as measure_and_write
+from export.read_back import bundle_sources
 from export.source import TowerSource
 from export.towers_bundle import extended_card, require_space, tower_sources
 from export.unpack import unpack as write_packages
@@ -270,18 +271,31 @@ def add(
 
 @app.command(epilog="Example: bindery-export unpack --checkpoint image=LanguageBind_Image --out towers")
 def unpack(
-    checkpoint: Annotated[
-        list[str], typer.Option(help="MODALITY=DIR, or MODALITY=org/name on the hub; repeat it.", metavar="MODALITY=DIR")
-    ],
     out: Annotated[Path, typer.Option(help="Directory for the packages: OUT/text, OUT/MODALITY.")],
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(help="A LanguageBind package: MODALITY=DIR, or MODALITY=org/name on the hub; repeat it.", metavar="MODALITY=DIR"),
+    ] = None,
+    openclip: Annotated[str | None, typer.Option(help="An OpenCLIP checkpoint: DIR, org/name, or one file of weights.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="Of a file of weights: ViT-L-14 and so on.")] = None,
+    bundle: Annotated[str | None, typer.Option(help="Name or directory of a bundle whose own towers are wanted.")] = None,
+    modality: Annotated[list[str] | None, typer.Option(help="Of the bundle: only this modality; repeat it.")] = None,
     tokenizer: Annotated[
         Path | None,
         typer.Option(help="Directory with vocab.json and merges.txt; by default a checkpoint's own.", exists=True, file_okay=False),
     ] = None,
 ) -> None:
-    """Turn released LanguageBind packages into tower packages, for training to start from."""
+    """Turn released checkpoints, or a bundle's towers, into tower packages for training to start from."""
     with _exit_codes():
-        sources, origin = languagebind_sources(_pairs("--checkpoint", checkpoint), None if tokenizer is None else str(tokenizer))
+        if sum(bool(given) for given in (checkpoint, openclip, bundle)) != 1:
+            raise ExportUsageError("give one of --checkpoint, --openclip and --bundle")
+        words = None if tokenizer is None else str(tokenizer)
+        if bundle is not None:
+            sources, origin = bundle_sources(open_bundle(find_bundle(bundle)), modality or [])
+        elif openclip is not None:
+            sources, origin = openclip_sources(openclip, architecture, words)
+        else:
+            sources, origin = languagebind_sources(_pairs("--checkpoint", checkpoint or []), words)
         for package in write_packages(out, sources, origin):
             typer.echo(package)
 

@@ -32,6 +32,7 @@ from export.card import model_card
 from export.errors import ExportError, ExportUsageError
 from export.onnx_graph import opset, to_onnx
 from export.parity import FLOORS, Floor, batch_sizes, measure, reference_vectors, require
+from export.read_back import remember
 from export.samples import from_files, synthetic
 from export.source import TowerSource, check_fit
 from export.space import space_of
@@ -259,6 +260,7 @@ def _save_graph(
     if isinstance(source.spec, TextSpec):
         limits["tokens"] = source.spec.context_length
     model = to_onnx(tower, {name: torch.from_numpy(value) for name, value in batch.items()}, limits)
+    remember(model, tower)
     store_as(model, order.storage_of(source))
     _made(path.parent)
     if shared is not None:

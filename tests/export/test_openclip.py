@@ -20,6 +20,7 @@ from bindery.runtime.open import open_encoder
 from bindery.spec import ImageSpec
 from export import openclip
 from export.cli import app
+from training.towers.package import load_tower
 
 VISION = {"image_size": 28, "layers": 2, "width": 64, "head_width": 16, "patch_size": 14}
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
@@ -151,6 +152,16 @@ def test_a_checkpoint_becomes_a_bundle(tmp_path: Path, tokenizer: Path) -> None:
         seen, read = (nn.functional.normalize(vectors).numpy() for vectors in (model.visual(pictures), model.text(ids)))
     np.testing.assert_allclose(open_encoder(bundle, "image", threads=1).encode({"pixel_values": pictures.numpy()}), seen, atol=1e-5)
     np.testing.assert_allclose(open_encoder(bundle, "text", threads=1).encode({"input_ids": ids.numpy()}), read, atol=1e-5)
+
+
+def test_a_checkpoint_unpacks_into_towers_that_training_starts_from(tmp_path: Path, tokenizer: Path) -> None:
+    checkpoint = write(tmp_path / "clip", tokenizer, tensors(clip()))
+    result = CliRunner().invoke(app, ["unpack", "--openclip", str(checkpoint), "--out", str(tmp_path / "towers")])
+    assert result.exit_code == 0, result.output
+    for source in openclip.openclip_sources(str(checkpoint))[0]:
+        found, expected = load_tower(tmp_path / "towers" / source.modality).module().state_dict(), source.tower().state_dict()
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 @pytest.mark.parametrize("layout", ["trainer", "custom text", "old"])

@@ -99,6 +99,7 @@ class _Unfaithful(torch.nn.Module):
 
     def __init__(self, inner: Tower) -> None:
         super().__init__()
+        self.config = IMAGE
         self.inner = inner
         self.inputs, self.dimension = inner.inputs, inner.dimension
 
