@@ -4,9 +4,11 @@ job    `JobRun`: list, hash, decode, embed, commit, report, into a fresh collect
 bare   the same encoder on tensors that were prepared before, in full batches: what the model alone would take
 plain  what one writes without a job: for each file read, decode, prepare; embed each full batch; append vectors and names
 
-The three run in turns on the same files, so that a neighbour's load falls on all; ratios are medians over the turns. Two sizes
-of model: the starter, where decoding costs more than the model, and a tower of ViT-B/14 size (random weights), where the model
-is the bottleneck. Then memory of the job's process and its decoders over many files, sampled while it runs.
+Beside the seconds, the processor time of a file: of the job's own process (graphs included), of its decoders, and of the
+bare model; neighbours change that less. The three run in turns on the same files, so that a neighbour's load falls on all;
+ratios are medians over the turns. Two sizes of model: the starter, where decoding costs half of what the model does, and a
+tower of ViT-B/14 size (random weights), where the model is the bottleneck. Then memory of the job's process and its decoders
+over many files, sampled while it runs.
 Run: python bench/indexing.py [--only vit_b starter memory] [--quick] [--scratch DIR]
 The large tower is made once in the scratch directory (350 MB).
 """
@@ -21,6 +23,7 @@ import os
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -173,10 +176,16 @@ async def speed(engine: Engine, folder: Path, count: int, turns: int) -> dict[st
     ready = collate([prepared(engine.bundle, path) for path in paths[:BATCH]])
     bare(engine, ready, BATCH)
     rows: list[dict[str, float]] = []
+    costs: list[dict[str, float]] = []
     for turn in range(turns):
         with tempfile.TemporaryDirectory() as out:
+            began = time.process_time()
             row = {"bare": await asyncio.to_thread(bare, engine, ready, count)}
+            cost = {"bare": time.process_time() - began}
+            began, others = time.process_time(), decoders_cpu_s(os.getpid())
             row["job"] = await timed_job(engine, folder, count)
+            cost |= {"job_own": time.process_time() - began, "job_decoders": decoders_cpu_s(os.getpid()) - others}
+            costs.append(cost)
             row["plain"] = await asyncio.to_thread(plain, engine, paths, Path(out))
             row["bare_after"] = await asyncio.to_thread(bare, engine, ready, count)  # the job stands between the two
         rows.append(row)
@@ -192,11 +201,21 @@ async def speed(engine: Engine, folder: Path, count: int, turns: int) -> dict[st
         "job_over_bare": round(median(over_bare), 3),
         "job_over_bare_min_max": [round(over_bare[0], 3), round(over_bare[-1], 3)],
         "job_over_plain": round(median(row["plain"] / row["job"] for row in rows), 3),
+        "cpu_ms_per_file": {name: round(1000 * median(cost[name] for cost in costs) / count, 2) for name in costs[0]},
     }
 
 
-def resident_bytes(root: int) -> dict[str, int]:
-    """Private memory of this process and of all below it (shared pages would count many times)."""
+def decoders_cpu_s(root: int) -> float:
+    """Processor time that those below this process have used until now."""
+    total_ns = 0
+    for pid in family(root) - {root}:
+        with suppress(OSError):  # it has just ended
+            total_ns += int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
+    return total_ns / 1e9
+
+
+def family(root: int) -> set[int]:
+    """This process and all below it."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -207,8 +226,13 @@ def resident_bytes(root: int) -> dict[str, int]:
     below = {root}
     while more := {pid for pid, parent in parents.items() if parent in below} - below:
         below |= more
+    return below
+
+
+def resident_bytes(root: int) -> dict[str, int]:
+    """Private memory of this process and of all below it (shared pages would count many times)."""
     sizes = {"own": 0, "decoders": 0}
-    for pid in below:
+    for pid in family(root):
         try:
             lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         except OSError:

@@ -118,16 +118,17 @@ class LocalExecutor:
 
     @asynccontextmanager
     async def file(self, unit: Unit) -> AsyncIterator[File]:
-        files = ExitStack()
+        file = _LocalFile(self, unit)
         try:
-            yield _LocalFile(self, unit, files)
+            yield file
         finally:
-            await asyncio.to_thread(files.close)
+            await file.close()
 
-    async def open(self, unit: Unit, files: ExitStack) -> Source:
+    def open(self, unit: Unit, files: ExitStack) -> Source:
+        """Not on the event loop."""
         if unit.listed.size > self.limits.file_bytes:  # before it is fetched
             raise too_many_bytes(unit.listed.name, unit.listed.size, self.limits)
-        return await asyncio.to_thread(files.enter_context, self._listing.opened(unit.listed))
+        return files.enter_context(self._listing.opened(unit.listed))
 
     async def embed(self, unit: Unit, source: Source, key: str) -> Embedding:
         engine, modality, listed = self._engine, unit.modality, unit.listed
@@ -147,21 +148,31 @@ class LocalExecutor:
 
 
 class _LocalFile:
-    def __init__(self, executor: LocalExecutor, unit: Unit, files: ExitStack) -> None:
+    """Few steps of a file go through threads, and each as a whole: with small files the ways to and fro cost more than the steps."""
+
+    def __init__(self, executor: LocalExecutor, unit: Unit) -> None:
         self._executor = executor
         self._unit = unit
-        self._files = files
+        self._files = ExitStack()
         self._source: Source | None = None
+        self._begun = False
 
     async def digest(self) -> str:
-        return await asyncio.to_thread(_digest, await self._opened(), self._executor.limits)
+        self._begun = True
+        return await asyncio.to_thread(lambda: _digest(self._opened(), self._executor.limits))
 
     async def embedded(self, key: str) -> Embedding:
-        return await self._executor.embed(self._unit, await self._opened(), key)
+        self._begun = True
+        source = await asyncio.to_thread(self._opened) if self._source is None else self._source
+        return await self._executor.embed(self._unit, source, key)
 
-    async def _opened(self) -> Source:
+    async def close(self) -> None:
+        if self._begun:
+            await asyncio.to_thread(self._files.close)
+
+    def _opened(self) -> Source:
         if self._source is None:
-            self._source = await self._executor.open(self._unit, self._files)
+            self._source = self._executor.open(self._unit, self._files)
         return self._source
 
 

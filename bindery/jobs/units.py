@@ -49,11 +49,10 @@ class Units:
     async def _made(self, unit: Unit, file: File) -> Made:
         listed, pipeline = unit.listed, self._pipelines[unit.modality]
         async with self._stage("read"):
-            known = (await asyncio.to_thread(self._ledger.known, self._spec.collection, [listed.name])).get(listed.name)
+            known, stored = await asyncio.to_thread(self._looked_up, listed.name)
             content = await self._content(unit, known, file)
-            stored = await asyncio.to_thread(self._target.content_hashes, [listed.name])
         key = f"{pipeline}:{content}"
-        if stored.get(listed.name) == key:
+        if stored == key:
             if known is None or known.says(listed):
                 return Made(unit, content, pipeline, None)
             own = await asyncio.to_thread(self._target.items_of, listed.name)
@@ -85,6 +84,11 @@ class Units:
         embedding = await file.embedded(f"{pipeline}:{content}")
         self._spent(embedding.timings_ms)
         return Made(unit, content, pipeline, embedding.items, failed_clips=embedding.failed_clips)
+
+    def _looked_up(self, name: str) -> tuple[Known | None, str | None]:
+        """What the ledger knows of a file, and the content hash of its items in the target."""
+        known = self._ledger.known(self._spec.collection, [name]).get(name)
+        return known, self._target.content_hashes([name]).get(name)
 
     async def _content(self, unit: Unit, known: Known | None, file: File) -> str:
         listed = unit.listed
