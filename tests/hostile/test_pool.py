@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bindery.engine.pool import DecodePool
-from bindery.engine.worker import Task
+from bindery.engine.worker import Stretch, Task
 from bindery.errors import BinderyError
 from bindery.kinds import parse_options
 from bindery.limits import MIB, Limits
@@ -61,6 +61,21 @@ def test_the_set_is_large_and_covers_every_kind_of_media() -> None:
     assert len(HOSTILE) >= 60
     assert {file.modality for file in HOSTILE} == set(SPECS)
     assert len({(file.modality, file.name) for file in HOSTILE}) == len(HOSTILE)
+
+
+@pytest.mark.parametrize(
+    "hostile", [file for file in HOSTILE if file.modality in ("video", "audio")], ids=lambda hostile: f"{hostile.modality}-{hostile.name}"
+)
+def test_looking_for_scenes_in_a_hostile_file_comes_to_an_end(pool: DecodePool, hostile: Hostile) -> None:
+    stretch = Stretch(Source.of(hostile.make(), name=hostile.name), 0.0, 30.0)
+    answer = pool.find_cuts(stretch, None)
+    error = answer.exception(180)
+    if error is not None:
+        assert isinstance(error, BinderyError)
+        assert error.code in {"empty_media", "too_many_bytes", "too_many_pixels", "decoder_killed"}, error
+    else:
+        assert 0 < answer.result().until_s <= 30
+        assert len(answer.result().times_s) < 30 * 60
 
 
 @pytest.mark.parametrize("hostile", HOSTILE, ids=lambda hostile: f"{hostile.modality}-{hostile.name}")
