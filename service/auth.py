@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -100,7 +101,11 @@ def _challenge(error: BinderyError, needed: keys.Scope) -> dict[str, str]:
 
 def _address(request: Request) -> str:
     """Whom a connection belongs to. One household has a whole IPv6 /64, so that counts as one caller."""
-    host = request.client.host if request.client else "unknown"
+    return _caller_of(request.client.host if request.client else "unknown")
+
+
+@lru_cache(4096)
+def _caller_of(host: str) -> str:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:  # a UNIX socket or a test client: all of them are one

@@ -8,9 +8,12 @@ does not do: look into the cache. The first refusals of each second still go the
 from __future__ import annotations
 
 import asyncio
+import math
 import re
+import time
 from dataclasses import dataclass
 
+import structlog
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,6 +21,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.exchange import exchange_of
 from service.problems import problem_response
 from service.state import State
+
+log = structlog.get_logger(__name__)
 
 _EMBEDDING = re.compile(r"/v1/embed/([^/]+)|/v1/embeddings")
 _SMALL_BYTES = 16 * 1024
@@ -37,6 +42,8 @@ class Crowd:
     def __init__(self, app: ASGIApp, state: State) -> None:
         self._app = app
         self._state = state
+        self._untold = 0  # refused since the last line in the log
+        self._told = -math.inf  # when that was, on `time.monotonic`'s clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         embedding = _EMBEDDING.fullmatch(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
@@ -49,8 +56,18 @@ class Crowd:
             await self._app(scope, receive, send)
             return
         scope["route"] = _EMBED if embedding[1] else _OPENAI  # as the router would have written it, for metrics and the log
+        exchange_of(request).is_unread = True
+        self._tell()
         await _take_small_body(request.headers, receive)
         await problem_response(request, refusal)(scope, receive, send)
+
+    def _tell(self) -> None:
+        """One line a second for all of them; each one is in the metrics."""
+        self._untold += 1
+        now = time.monotonic()
+        if now - self._told >= 1.0:
+            log.info("refused unread", requests=self._untold)
+            self._untold, self._told = 0, now
 
 
 async def _take_small_body(headers: Headers, receive: Receive) -> None:

@@ -83,7 +83,7 @@ class Edge:
         self._state.metrics.body_bytes.inc(exchange.bytes)
         if self._state.traces is not None and route not in QUIET:
             self._state.traces.add(Headers(scope=scope), exchange.stretch(method, route, status, outgoing.since))
-        write = log.debug if route in QUIET else log.info
+        write = log.debug if route in QUIET or exchange.is_unread else log.info
         write(
             "request",
             id=exchange.request_id,
@@ -120,6 +120,8 @@ class _Incoming:
         self._exchange.bytes += len(message.get("body", b""))
         if not message.get("more_body", False):
             self.whole = True
+            if self._exchange.is_unread:
+                return message
             self._watch = asyncio.create_task(self._watch_line(), name="disconnect-watch")
         return message
 

@@ -38,6 +38,8 @@ class Exchange:
     asked_ms: int | None = None
     """What `X-Request-Timeout-Ms` asked for, already bounded."""
     endings: list[Callable[[], None]] = field(default_factory=list)
+    is_unread: bool = False
+    """Refused before it was looked at: of these there are hundreds a second, so they get no line in the log and no eye on their line."""
     is_traced: bool = False
     items_traced: list[Stretch] = field(default_factory=list)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
+
+import pytest
 
 from bindery.engine.admission import CROWD, Cost
 from bindery.settings import Settings
@@ -39,3 +42,24 @@ async def test_a_crowd_is_refused_unread_and_let_in_again_when_there_is_room(toy
         'bindery_items_refused_total{code="queue_full",device="cpu",engine="onnxruntime/CPUExecutionProvider",modality="text",model="toy"}'
         in metrics
     )
+
+
+async def test_a_crowd_is_told_of_once_a_second_and_not_once_a_request(
+    toy_settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = create_app(toy_settings.model_copy(update={"data_dir": tmp_path, "log_level": "info"}))
+    async with app.router.lifespan_context(app), asking(app) as client:
+        while (await client.get("/readyz")).status_code != 200:
+            await asyncio.sleep(0.05)
+        (seat,) = app.state.service.engine.queue.take([Cost(infer_ms=1e6)], "interactive", None)
+        for number in range(CROWD):
+            await client.post("/v1/embed/text", json={"inputs": [f"text {number}"]})
+        capsys.readouterr()
+        began = time.monotonic()
+        for _ in range(10):
+            assert (await client.post("/v1/embed/text", content=b"{", headers=JSON)).status_code == 503
+        seconds = time.monotonic() - began
+        seat.leave()
+    lines = capsys.readouterr().err.splitlines()
+    assert 1 <= sum("refused unread" in line for line in lines) <= 1 + seconds
+    assert not [line for line in lines if "status=503" in line]
