@@ -86,6 +86,15 @@ class EnginePolicy:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    threads: int
+    """Of one run on the processor."""
+    max_batch: int
+    calibrated: bool
+    """Whether `bindery calibrate` was run for this graph on this machine; settings that name a number overrule it all the same."""
+
+
 @dataclass(slots=True)
 class _Item:
     """One call of `Engine.embed`."""
@@ -199,6 +208,12 @@ class Engine:
     def running_s(self) -> float:
         """How long the present run of a graph has lasted; 0 when none runs."""
         return self._encoding.running_s
+
+    def tuning(self, modality: str) -> Tuning:
+        """How its graph is run, and who said so."""
+        policy, tuned = self.policy, self._tuned.get(modality)
+        batch = min(policy.max_batch, self.encoders[modality].max_batch, policy.max_batch if tuned is None else tuned.max_batch)
+        return Tuning(self._threads(modality), batch, tuned is not None)
 
     @property
     def cache_bytes(self) -> int:
@@ -349,10 +364,12 @@ class Engine:
 
     def _open_graph(self, name: str) -> Encoder:
         policy = self.policy
-        threads = policy.threads or (self._tuned[name].threads if name in self._tuned else usable_cores())
         return self._open_encoder(
-            self.bundle, name, device=policy.device, precision=policy.precision, threads=threads, cache_dir=policy.cache_dir
+            self.bundle, name, device=policy.device, precision=policy.precision, threads=self._threads(name), cache_dir=policy.cache_dir
         )
+
+    def _threads(self, name: str) -> int:
+        return self.policy.threads or (self._tuned[name].threads if name in self._tuned else usable_cores())
 
     def _die(self) -> None:
         self.state = "failed"

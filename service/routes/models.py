@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -105,6 +106,7 @@ def _tower(engine: Engine, name: str) -> dict[str, Any]:
         "runtime": encoder.runtime,
         "provider": encoder.provider,
         "max_batch": encoder.max_batch,
+        "tuning": asdict(engine.tuning(name)),
         "logit_scale": entry.logit_scale,
         "prompts": entry.prompts,
         "parity": None if parity is None else parity.model_dump(),

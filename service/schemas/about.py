@@ -11,13 +11,20 @@ from bindery.runtime.open import Device
 from service.schemas.embed import Strict
 
 
+class TuningAnswer(BaseModel):
+    threads: int = Field(description="of one run of the graph on the processor")
+    max_batch: int = Field(description="most items of one run")
+    calibrated: bool = Field(description="whether `bindery calibrate` was run for it on this machine")
+
+
 class Tower(BaseModel):
     kind: str
     precision: str
     device: str
     runtime: str = Field(description="name and version of what computes the vectors")
     provider: str = Field(description="the runtime's own name of what executes")
-    max_batch: int
+    max_batch: int = Field(description="most that the graph takes")
+    tuning: TuningAnswer
     logit_scale: float | None
     prompts: list[str]
     parity: dict[str, Any] | None = Field(

@@ -12,7 +12,7 @@ from bindery.bundle import Bundle, open_bundle
 from bindery.decoded import Tensors
 from bindery.engine import calibration
 from bindery.engine.calibration import Tuned, calibrate, read_calibration, write_calibration
-from bindery.engine.engine import Engine, EnginePolicy
+from bindery.engine.engine import Engine, EnginePolicy, Tuning
 from bindery.limits import Limits
 from bindery.runtime.fake import FakeEncoder
 from bindery.vectors import Vectors, normalize
@@ -104,6 +104,8 @@ async def test_the_engine_uses_it_and_a_setting_overrules_it(toy_bundle: Path, t
         assert asked["image"] == expected
         assert engine._encoding._batchers["image"]._max_batch == 2
         assert engine._encoding._batchers["video"]._max_batch == 16
+        assert engine.tuning("image") == Tuning(expected, 2, calibrated=True)
+        assert engine.tuning("video").calibrated is False
         await engine.stop(1)
 
 

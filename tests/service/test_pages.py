@@ -28,6 +28,8 @@ def test_the_model_is_described(client: httpx.Client) -> None:
     tower = model["modalities"]["audio"]
     assert (tower["kind"], tower["precision"], tower["provider"]) == ("audio", "exact", "CPUExecutionProvider")
     assert tower["parity"]["cosine_min"] == 1.0
+    assert tower["tuning"]["calibrated"] is False
+    assert 0 < tower["tuning"]["max_batch"] <= tower["max_batch"]
     assert client.get("/v1/models/toy").json() == model
     unknown = client.get("/v1/models/other")
     assert (unknown.status_code, unknown.json()["code"]) == (404, "unknown_model")
