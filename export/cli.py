@@ -21,6 +21,7 @@ from export.errors import ExportError, ExportUsageError
 from export.languagebind_bundle import LICENCE, languagebind_sources
 from export.openclip import ARCHITECTURES, openclip_sources
 from export.openclip import LICENCE as OPENCLIP_LICENCE
+from export.options import BundleOptions, pairs, text_of, with_bundle_options
 from export.policy import apply_policies
 from export.prove import ProofOrder, Reduced
 from export.prove import prove as measure_and_write
@@ -28,7 +29,6 @@ from export.read_back import bundle_sources
 from export.source import TowerSource
 from export.towers_bundle import extended_card, require_space, tower_sources
 from export.unpack import unpack as write_packages
-from export.weights import Storage
 from export.write_bundle import CARD, BundleOrder, extend_bundle, write_bundle
 from training.towers.package import TowerPackageError
 
@@ -36,21 +36,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 
 Out = Annotated[Path, typer.Option(help="Directory of the bundle; must not exist.")]
 Version = Annotated[str, typer.Option(help="Version of the bundle.")]
-Policies = Annotated[list[str] | None, typer.Option("--policy", help="MODALITY.FIELD=VALUE: change one field of a spec.", metavar="POLICY")]
-Weights = Annotated[
-    list[str] | None, typer.Option("--weights", help="MODALITY=float32|float16|int8: how weights are stored.", metavar="STORAGE")
-]
-MaxBatch = Annotated[list[str] | None, typer.Option("--max-batch", help="N, or MODALITY=N: the largest batch of a graph.", metavar="N")]
 Share = Annotated[bool, typer.Option("--share-weights", help="All graphs in one folder with one weight file, equal weights stored once.")]
-Cosine = Annotated[float | None, typer.Option("--min-cosine", help="Parity floor: least cosine of torch and graph.", min=-1, max=1)]
-Component = Annotated[float | None, typer.Option("--max-abs", help="Parity floor: most that a component may differ.", min=0)]
-Samples = Annotated[
-    list[str] | None,
-    typer.Option("--samples", help="MODALITY=FOLDER (or a file of texts): measure parity on these, not on noise.", metavar="MODALITY=PATH"),
-]
-Card = Annotated[
-    Path | None, typer.Option(help="Model card, Markdown; written from the manifest when absent.", exists=True, dir_okay=False)
-]
 
 
 @app.callback()
@@ -61,6 +47,7 @@ def _bindery_export() -> None:
 @app.command(
     epilog="Example: bindery-export languagebind --checkpoint audio=LanguageBind_Audio_FT --checkpoint video=LanguageBind_Video_FT --out lb"
 )
+@with_bundle_options
 def languagebind(
     checkpoint: Annotated[
         list[str], typer.Option(help="MODALITY=DIR, or MODALITY=org/name on the hub; repeat it.", metavar="MODALITY=DIR")
@@ -73,37 +60,28 @@ def languagebind(
     name: Annotated[str, typer.Option(help="Name of the bundle.")] = "languagebind",
     version: Version = "1",
     licence: Annotated[str, typer.Option(help="Licence statement of the weights.")] = LICENCE,
-    policy: Policies = None,
-    weights: Weights = None,
-    max_batch: MaxBatch = None,
     share_weights: Share = False,
-    min_cosine: Cosine = None,
-    max_abs: Component = None,
-    samples: Samples = None,
-    card: Card = None,
+    *,
+    options: BundleOptions,
 ) -> None:
     """Turn released LanguageBind packages into one bundle."""
     with _exit_codes():
-        sources, origin = languagebind_sources(_pairs("--checkpoint", checkpoint), None if tokenizer is None else str(tokenizer))
-        order = BundleOrder(
+        sources, origin = languagebind_sources(pairs("--checkpoint", checkpoint), None if tokenizer is None else str(tokenizer))
+        order = options.order(
+            sources,
             name=name,
             version=version,
             licence=licence,
             provenance=origin,
-            card=_text(card),
-            weights=_storages(weights or []),
-            max_batch=_batches(max_batch or [], sources),
             share_weights=share_weights,
-            min_cosine=min_cosine,
-            max_abs=max_abs,
-            samples=_places(samples or [], sources),
         )
-        _write(out, sources, policy or [], order)
+        _write(out, sources, options.policy or [], order)
 
 
 @app.command(
     epilog="Example: bindery-export towers --tower text=t/text --tower image=t/image --name starter --licence Apache-2.0 --out starter"
 )
+@with_bundle_options
 def towers(
     tower: Annotated[list[str], typer.Option(help="MODALITY=DIR of a tower package; repeat it.", metavar="MODALITY=DIR")],
     out: Out,
@@ -113,35 +91,26 @@ def towers(
     provenance: Annotated[
         Path | None, typer.Option(help="JSON object: where data and weights come from.", exists=True, dir_okay=False)
     ] = None,
-    policy: Policies = None,
-    weights: Weights = None,
-    max_batch: MaxBatch = None,
     share_weights: Share = False,
-    min_cosine: Cosine = None,
-    max_abs: Component = None,
-    samples: Samples = None,
-    card: Card = None,
+    *,
+    options: BundleOptions,
 ) -> None:
     """Turn trained tower packages into one bundle."""
     with _exit_codes():
-        sources, origin = tower_sources(_pairs("--tower", tower))
-        order = BundleOrder(
+        sources, origin = tower_sources(pairs("--tower", tower))
+        order = options.order(
+            sources,
             name=name,
             version=version,
             licence=licence,
             provenance={**origin, **_json_object(provenance)},
-            card=_text(card),
-            weights=_storages(weights or []),
-            max_batch=_batches(max_batch or [], sources),
             share_weights=share_weights,
-            min_cosine=min_cosine,
-            max_abs=max_abs,
-            samples=_places(samples or [], sources),
         )
-        _write(out, sources, policy or [], order)
+        _write(out, sources, options.policy or [], order)
 
 
 @app.command(epilog="Example: bindery-export openclip --checkpoint CLIP-ViT-L-14-laion2B --out bundles/clip")
+@with_bundle_options
 def openclip(
     checkpoint: Annotated[str, typer.Option(help="DIR or org/name with open_clip_config.json and weights, or one file of weights.")],
     out: Out,
@@ -155,32 +124,22 @@ def openclip(
     name: Annotated[str, typer.Option(help="Name of the bundle.")] = "openclip",
     version: Version = "1",
     licence: Annotated[str, typer.Option(help="Licence statement of the weights.")] = OPENCLIP_LICENCE,
-    policy: Policies = None,
-    weights: Weights = None,
-    max_batch: MaxBatch = None,
     share_weights: Share = False,
-    min_cosine: Cosine = None,
-    max_abs: Component = None,
-    samples: Samples = None,
-    card: Card = None,
+    *,
+    options: BundleOptions,
 ) -> None:
     """Turn an OpenCLIP checkpoint into a bundle of text and image."""
     with _exit_codes():
         sources, origin = openclip_sources(checkpoint, architecture, None if tokenizer is None else str(tokenizer))
-        order = BundleOrder(
+        order = options.order(
+            sources,
             name=name,
             version=version,
             licence=licence,
             provenance=origin,
-            card=_text(card),
-            weights=_storages(weights or []),
-            max_batch=_batches(max_batch or [], sources),
             share_weights=share_weights,
-            min_cosine=min_cosine,
-            max_abs=max_abs,
-            samples=_places(samples or [], sources),
         )
-        _write(out, sources, policy or [], order)
+        _write(out, sources, options.policy or [], order)
 
 
 @app.command(
@@ -207,8 +166,8 @@ def prove(
             raise ExportUsageError(f"--precision {precision}: use one of {', '.join(get_args(Reduced))}")
         order = ProofOrder(
             precision=cast("Reduced", precision),
-            media={name: Path(text) for name, text in _pairs("--media", media or []).items()},
-            labelled={name: Path(text) for name, text in _pairs("--labelled", labelled or []).items()},
+            media={name: Path(text) for name, text in pairs("--media", media or []).items()},
+            labelled={name: Path(text) for name, text in pairs("--labelled", labelled or []).items()},
             min_cosine=min_cosine,
             max_drop=max_drop,
         )
@@ -233,6 +192,7 @@ def tensorrt(
 
 
 @app.command(epilog="Example: bindery-export add --bundle starter --tower xray=runs/xray --out bundles/mine")
+@with_bundle_options
 def add(
     tower: Annotated[list[str], typer.Option(help="MODALITY=DIR of a tower package; repeat it.", metavar="MODALITY=DIR")],
     out: Out,
@@ -240,33 +200,24 @@ def add(
     name: Annotated[str | None, typer.Option(help="Name of the new bundle; by default the old one's.")] = None,
     version: Annotated[str | None, typer.Option(help="Version of the new bundle; by default the old one's.")] = None,
     licence: Annotated[str | None, typer.Option(help="Licence statement; by default the old one's.")] = None,
-    policy: Policies = None,
-    weights: Weights = None,
-    max_batch: MaxBatch = None,
-    min_cosine: Cosine = None,
-    max_abs: Component = None,
-    samples: Samples = None,
-    card: Card = None,
+    *,
+    options: BundleOptions,
 ) -> None:
     """Add towers that were trained in a bundle's space (`text = "bundle:NAME"` in their recipe) to all that it has."""
     with _exit_codes():
         found = open_bundle(find_bundle(bundle))
-        sources, origin = tower_sources(_pairs("--tower", tower))
+        sources, origin = tower_sources(pairs("--tower", tower))
         require_space(origin["towers"], found.manifest.space)
         old_card = found.root / CARD
-        order = BundleOrder(
+        order = options.order(
+            sources,
             name=name or found.manifest.name,
             version=version or found.manifest.version,
             licence=licence or found.manifest.licence,
             provenance=origin,
-            card=_text(card) or (extended_card(_text(old_card) or "", sources) if old_card.is_file() else None),
-            weights=_storages(weights or []),
-            max_batch=_batches(max_batch or [], sources),
-            min_cosine=min_cosine,
-            max_abs=max_abs,
-            samples=_places(samples or [], sources),
+            card=text_of(options.card) or (extended_card(text_of(old_card) or "", sources) if old_card.is_file() else None),
         )
-        _report(out, extend_bundle(out, found, apply_policies(sources, policy or []), order))
+        _report(out, extend_bundle(out, found, apply_policies(sources, options.policy or []), order))
 
 
 @app.command(epilog="Example: bindery-export unpack --checkpoint image=LanguageBind_Image --out towers")
@@ -295,7 +246,7 @@ def unpack(
         elif openclip is not None:
             sources, origin = openclip_sources(openclip, architecture, words)
         else:
-            sources, origin = languagebind_sources(_pairs("--checkpoint", checkpoint or []), words)
+            sources, origin = languagebind_sources(pairs("--checkpoint", checkpoint or []), words)
         for package in write_packages(out, sources, origin):
             typer.echo(package)
 
@@ -335,49 +286,6 @@ def _exit_codes() -> Iterator[None]:
     except (ExportError, TowerPackageError, BinderyError, OSError) as error:
         typer.echo(f"bindery-export: {error}", err=True)
         raise typer.Exit(1) from error
-
-
-def _pairs(option: str, values: Sequence[str]) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for value in values:
-        key, equals, text = value.partition("=")
-        if not (key and equals and text):
-            raise ExportUsageError(f"{option} {value!r} is not MODALITY=VALUE")
-        if key in pairs:
-            raise ExportUsageError(f"{option} names {key!r} twice")
-        pairs[key] = text
-    return pairs
-
-
-def _storages(values: Sequence[str]) -> dict[str, Storage]:
-    pairs = _pairs("--weights", values)
-    for modality, storage in pairs.items():
-        if storage not in get_args(Storage):
-            raise ExportUsageError(f"--weights {modality}={storage}: use one of {', '.join(get_args(Storage))}")
-    return cast("dict[str, Storage]", pairs)
-
-
-def _batches(values: Sequence[str], sources: Sequence[TowerSource]) -> dict[str, int]:
-    everywhere = [value for value in values if "=" not in value]
-    pairs = {source.modality: value for source in sources for value in everywhere}
-    pairs |= _pairs("--max-batch", [value for value in values if "=" in value])
-    for modality, size in pairs.items():
-        if not (size.isascii() and size.isdigit() and 1 <= int(size) <= 4096):
-            raise ExportUsageError(f"--max-batch of {modality} is {size!r}; use 1 to 4096")
-    return {modality: int(size) for modality, size in pairs.items()}
-
-
-def _places(values: Sequence[str], sources: Sequence[TowerSource]) -> dict[str, Path]:
-    kinds = {source.modality: source.spec.kind for source in sources}
-    places = {modality: Path(text) for modality, text in _pairs("--samples", values).items()}
-    for modality, place in places.items():
-        if not (place.is_file() if kinds.get(modality) == "text" else place.is_dir()):
-            raise ExportUsageError(f"--samples {modality}={place}: give a file with one text a line for text, a folder of files for media")
-    return places
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else path.read_text(encoding="utf-8")
 
 
 def _json_object(path: Path | None) -> dict[str, Any]:
