@@ -173,6 +173,7 @@ class State:
             log.exception("start failed", bundle=self.settings.bundle)
         else:
             self._ready = True
+            self._models.on_change()
             self._jobs = self._made_jobs()
             self.metrics.watch_jobs(self._jobs.quiet_s)
             await self._jobs.go_on()

@@ -34,7 +34,7 @@ BIG_BYTES = 256 * 1024
 """What a question may carry on the line that all share; more goes over a line of its own, and holds up nobody."""
 CROWD_S = 1.0  # after a refusal by the queue: for so long the engine is asked whether it is crowded before a body is read
 _TOLD_S = 0.02  # between two reports of requests answered
-_AGAIN_S = 0.1  # between two tries to reach the engine
+_AGAIN_S = 0.05  # between two tries to reach the engine
 _FIRST_WORD_S = 3.0
 _PING_S, _STUCK_S = 5.0, 30.0
 

@@ -14,7 +14,7 @@ from typing import cast
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bindery.errors import BinderyError, EngineDown
+from bindery.errors import BinderyError, EngineDown, Starting
 from bindery.limits import Limits
 from bindery.settings import Settings
 from service import problems
@@ -103,8 +103,10 @@ class _Front:
             await self._near(scope, receive, send)
             return
         try:
+            if scope["path"] == "/readyz":
+                _ = self._state.models  # the engine may be ready before this process has heard of it
             await self._far(scope, receive, send)
-        except EngineDown as error:
+        except (EngineDown, Starting) as error:
             refusing = _Refusing(self._state, error)
             await Edge(refusing, self._state)(scope, receive, send)
 
