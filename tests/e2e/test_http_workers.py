@@ -249,7 +249,7 @@ def test_livez_answers_beside_a_big_body(toy: Path, tmp_path: Path) -> None:
         asking.start()
         while asking.is_alive():
             assert httpx.get(f"{served.address}/livez", timeout=5).status_code == 200
-        assert answers[0].json()["code"] == "unreadable_media"
+        assert answers[0].json()["code"] == "unsupported_media"
 
 
 def _runs(pid: int) -> bool:
