@@ -82,7 +82,10 @@ class KnownAnswer(_Frozen):
 
 
 class Modality(_Frozen):
-    """Spec, graphs and words of one modality. ``logit_scale`` is the multiplier of cosines, already exponentiated."""
+    """Spec, graphs and words of one modality. ``logit_scale`` is the multiplier of cosines, already exponentiated.
+
+    ``min_similarity``: a best label whose cosine is below it is probably not what the item is (see `bindery.zeroshot.unknown`).
+    """
 
     spec: Spec
     artefacts: tuple[Artefact, ...] = Field(min_length=1)
@@ -90,6 +93,7 @@ class Modality(_Frozen):
         None, description="the engine asks for it at the start; bundles made before there were any have none"
     )
     logit_scale: float | None = Field(None, gt=0)
+    min_similarity: float | None = Field(None, ge=-1, le=1, description="right labels are rarely less similar; None: not measured")
     prompts: tuple[str, ...] = Field(("{}",), description="templates with one `{}` for the label")
 
     @property

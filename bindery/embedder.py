@@ -31,7 +31,7 @@ from bindery.runtime.encoder import Encoder
 from bindery.runtime.open import Device, open_encoder
 from bindery.spec import CLIP_SECONDS, Options, PartOptions, TextSpec
 from bindery.vectors import Vectors
-from bindery.zeroshot import expand_labels, label_vectors, probabilities
+from bindery.zeroshot import expand_labels, label_vectors, probabilities, unknown
 
 Input: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | Source | NDArray[Any] | Any
 """A text, or a media file as a path, bytes, an open file, a Pillow image or an array (pixels of an image, metres of a depth map)."""
@@ -130,11 +130,31 @@ class Embedder:
 
         ``templates`` (one ``{}`` each) default to the bundle's prompts of this modality.
         """
-        entry = self.bundle.modality(modality)
-        prompts = list(templates) if templates is not None else list(entry.prompts)
-        texts = self.embed(self.bundle.text_modality(), expand_labels(labels, prompts))
-        vectors = self.embed(modality, inputs, **options)
-        return probabilities(vectors, label_vectors(texts, len(prompts)), entry.logit_scale or 1.0)
+        scale = self.bundle.modality(modality).logit_scale or 1.0
+        return probabilities(self.embed(modality, inputs, **options), self.label_vectors(modality, labels, templates), scale)
+
+    def unknown(
+        self,
+        modality: str,
+        inputs: Input | Sequence[Input],
+        labels: Sequence[str],
+        *,
+        templates: Sequence[str] | None = None,
+        **options: object,
+    ) -> NDArray[np.bool_]:
+        """``(n,)``: whether none of the labels seems to fit, by the modality's `min_similarity`. The other arguments are `classify`'s.
+
+        Raises `InvalidParameter` when the bundle states no `min_similarity` for it.
+        """
+        least = self.bundle.modality(modality).min_similarity
+        if least is None:
+            raise InvalidParameter(f"bundle {self.bundle.name} states no min_similarity for {modality}")
+        return unknown(self.embed(modality, inputs, **options), self.label_vectors(modality, labels, templates), least)
+
+    def label_vectors(self, modality: str, labels: Sequence[str], templates: Sequence[str] | None = None) -> Vectors:
+        """``(labels, d)``: each label in every template (default: the bundle's prompts of the modality), their mean, of unit length."""
+        prompts = list(templates) if templates is not None else list(self.bundle.modality(modality).prompts)
+        return label_vectors(self.embed(self.bundle.text_modality(), expand_labels(labels, prompts)), len(prompts))
 
     def similarity(self, left: tuple[str, Sequence[Input]], right: tuple[str, Sequence[Input]]) -> NDArray[np.float32]:
         """Cosines ``(n, m)`` of ``(modality, inputs)`` against ``(modality, inputs)``."""

@@ -43,3 +43,11 @@ def probabilities(vectors: Vectors, labels: Vectors, logit_scale: float) -> NDAr
     logits -= logits.max(axis=1, keepdims=True)
     weights = np.exp(logits)
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
+def unknown(vectors: Vectors, labels: Vectors, min_similarity: float) -> NDArray[np.bool_]:
+    """Whether none of the labels fits: ``(n, d)``, ``(L, d)`` → ``(n,)``.
+
+    A hint beside the probabilities, which sum to 1 over any labels, also over wrong ones.
+    """
+    return np.asarray((vectors @ labels.T).max(axis=1) < min_similarity)

@@ -21,6 +21,7 @@ class TowerSource:
     prompts: tuple[str, ...]
     tokenizer: str | None = None
     """The text of the `tokenizer.json`, for text."""
+    min_similarity: float | None = None
 
 
 def check_fit(modality: str, spec: Spec, tower: Tower) -> None:

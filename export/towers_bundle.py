@@ -36,4 +36,4 @@ def extended_card(card: str, sources: Sequence[TowerSource]) -> str:
 
 def _source(modality: str, package: TowerPackage) -> TowerSource:
     tokenizer = None if package.tokenizer is None else package.tokenizer.read_text(encoding="utf-8")
-    return TowerSource(modality, package.spec, package.module, package.logit_scale, package.prompts, tokenizer)
+    return TowerSource(modality, package.spec, package.module, package.logit_scale, package.prompts, tokenizer, package.min_similarity)

@@ -34,5 +34,6 @@ def unpack(out: Path, sources: Sequence[TowerSource], provenance: dict[str, Any]
                 prompts=source.prompts or ("{}",),
                 provenance=provenance,
                 tokenizer=tokenizer,
+                min_similarity=source.min_similarity,
             )
     return list(packages.values())

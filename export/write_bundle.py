@@ -109,7 +109,12 @@ def write_bundle(out: Path, sources: Sequence[TowerSource], order: BundleOrder) 
                 space = space_of(tower, spec, source.tokenizer)
             artefact, canary = _export(staging, source, tower, order, shared)
             modalities[source.modality] = Modality(
-                spec=spec, artefacts=(artefact,), canary=canary, logit_scale=source.logit_scale, prompts=source.prompts or ("{}",)
+                spec=spec,
+                artefacts=(artefact,),
+                canary=canary,
+                logit_scale=source.logit_scale,
+                min_similarity=source.min_similarity,
+                prompts=source.prompts or ("{}",),
             )
         return _finish(staging, modalities, dimensions, space, order)
 
@@ -132,7 +137,12 @@ def extend_bundle(out: Path, bundle: Bundle, sources: Sequence[TowerSource], ord
                 raise ExportError(f"{source.modality}: vectors of {tower.dimension} values; the space has {known.dimension}")
             artefact, canary = _export(staging, source, tower, order, None)
             modalities[source.modality] = Modality(
-                spec=source.spec, artefacts=(artefact,), canary=canary, logit_scale=source.logit_scale, prompts=source.prompts or ("{}",)
+                spec=source.spec,
+                artefacts=(artefact,),
+                canary=canary,
+                logit_scale=source.logit_scale,
+                min_similarity=source.min_similarity,
+                prompts=source.prompts or ("{}",),
             )
         order = replace(order, provenance=_joined(known.provenance, order.provenance))
         return _finish(staging, modalities, {"": known.dimension}, known.space, order)

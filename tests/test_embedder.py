@@ -10,7 +10,7 @@ from PIL import Image
 
 import bindery
 from bindery.errors import BinderyError, EmptyMedia, InvalidParameter, UnknownModality, UnreadableMedia, UnsupportedMedia
-from tests.toybundle import build_toy_bundle
+from tests.toybundle import LEAST_OF_SOUNDS, build_toy_bundle
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FILES = {
@@ -96,6 +96,18 @@ def test_classification_and_similarity_agree(model: bindery.Embedder) -> None:
     assert probabilities.argmax() == cosines.argmax()
     scale = model.bundle.modality("audio").logit_scale or 1.0
     assert np.allclose(probabilities, np.exp(cosines * scale) / np.exp(cosines * scale).sum(), atol=1e-5)
+
+
+def test_what_no_label_fits_is_unknown_where_the_bundle_states_a_least_similarity(tmp_path: Path) -> None:
+    model = bindery.load(build_toy_bundle(tmp_path / "toy"))
+    words = [f"word number {i}" for i in range(12)]
+    cosines = model.similarity(("audio", [EXAMPLES / "dog.wav"]), ("text", words))[0]
+    alone = [bool(model.unknown("audio", EXAMPLES / "dog.wav", [word], templates=["{}"])[0]) for word in words]
+    assert alone == (cosines < LEAST_OF_SOUNDS).tolist()
+    assert set(alone) == {True, False}
+    assert model.unknown("audio", [EXAMPLES / "dog.wav"] * 2, words, templates=["{}"]).tolist() == [all(alone)] * 2
+    with pytest.raises(InvalidParameter, match="min_similarity"):
+        model.unknown("image", EXAMPLES / "elephant.jpg", words)
 
 
 def test_a_new_modality_of_a_known_kind_is_a_manifest_entry_and_no_code(tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ _SPECS: dict[str, tuple[dict[str, Any], list[int | str]]] = {
 NAN_TEXT, RAISING_TEXT = "~", "í"
 """With ``poisonous``: texts in which these stand become NaN, or make the runtime raise; all others are as ever."""
 
+LEAST_OF_SOUNDS = 0.05
+"""Only sounds say below which cosine no label fits."""
 _PROMPTS = {"image": ["a photo of a {}", "{}"], "audio": ["the sound of {}"]}
 
 
@@ -86,6 +88,7 @@ def _media(root: Path, kind: str) -> dict[str, Any]:
         "spec": {"kind": kind, **spec},
         "artefacts": [_artefact(f"{kind}/model.onnx", [{"name": "pixel_values", "dtype": "float32", "shape": shape}])],
         "logit_scale": 20.0,
+        **({"min_similarity": LEAST_OF_SOUNDS} if kind == "audio" else {}),
         "prompts": _PROMPTS.get(kind, ["{}"]),
     }
 

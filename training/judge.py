@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,27 +14,38 @@ from bindery.vectors import Vectors
 from bindery.zeroshot import expand_labels, label_vectors
 from training.data.batches import Decoder
 from training.data.manifest import Item
-from training.metrics import Share, fit_logit_scale, top_k
+from training.metrics import Share, fit_logit_scale, fit_min_similarity, top_k
 from training.text import FrozenText
 from training.towers.tower import Tower
 
 _CHUNK = 64
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Zero-shot accuracy on the held-out items among their labels, the logit scale to ship, and below which cosine a label hardly fits."""
+
+    accuracy: Share
+    logit_scale: float
+    min_similarity: float | None = None
+
+
 def judge(
     tower: Tower, text: FrozenText, judged: Decoder, prompts: Sequence[str], *, learned: float, calibrate: bool, device: str
-) -> tuple[Share, float]:
-    """Zero-shot accuracy on the held-out items among their labels, and the logit scale to ship. The tower is in eval mode."""
+) -> Verdict:
+    """The tower is in eval mode. ``calibrate``: fit scale and cosine on these items; without it the scale is what was ``learned``."""
     everything, every_vector = readable_vectors(tower, judged, device)
     labelled = [index for index, item in enumerate(everything) if item.label]
     items, vectors = [everything[index] for index in labelled], every_vector[labelled]
     labels = sorted({item.label for item in items})
     if not labels:
-        return Share(0, 0), learned
+        return Verdict(Share(0, 0), learned)
     classes = label_vectors(text.arrays(expand_labels(labels, prompts)), len(prompts))
     right = [labels.index(item.label) for item in items]
     accuracy = top_k(vectors @ classes.T, right, 1)
-    return accuracy, fit_logit_scale(vectors, classes, right) if calibrate else learned
+    if not calibrate:
+        return Verdict(accuracy, learned)
+    return Verdict(accuracy, fit_logit_scale(vectors, classes, right), fit_min_similarity(vectors, classes, right))
 
 
 @torch.no_grad()

@@ -69,6 +69,25 @@ def negative_log_likelihood(vectors: Vectors, labels: Vectors, right: Sequence[i
     return float(-np.log(np.maximum(chosen, np.finfo(np.float32).tiny)).mean())
 
 
+def calibration_error(vectors: Vectors, labels: Vectors, right: Sequence[int], logit_scale: float, bins: int = 10) -> float:
+    """Expected calibration error: how far, on the mean over the items, the best label's probability is from how often it is right.
+
+    Over ``bins`` of equal width, as Guo et al. (2017) define it.
+    """
+    chances = probabilities(vectors, labels, logit_scale)
+    sure, hit = chances.max(axis=1), chances.argmax(axis=1) == np.asarray(right)
+    bin_of = np.minimum((sure * bins).astype(int), bins - 1)
+    apart = np.bincount(bin_of, weights=hit - sure.astype(np.float64), minlength=bins)
+    return float(np.abs(apart).sum() / len(right)) if len(right) else math.nan
+
+
+def fit_min_similarity(vectors: Vectors, labels: Vectors, right: Sequence[int], kept: float = 0.95) -> float | None:
+    """The cosine that ``kept`` of the rightly named items reach with their label; None when none was named rightly."""
+    scores = vectors @ labels.T  # (n, labels)
+    named = scores.argmax(axis=1) == np.asarray(right)
+    return round(float(np.quantile(scores[named].max(axis=1), 1 - kept)), 4) if named.any() else None
+
+
 def fit_logit_scale(vectors: Vectors, labels: Vectors, right: Sequence[int]) -> float:
     """The multiplier in 1..100 under which the right labels are most probable: probabilities then mean what they say."""
     candidates = np.geomspace(1.0, 100.0, 241)

@@ -156,7 +156,7 @@ class _Run:
         self._watch.settle()
         merge_lora(tower)
         tower.eval()
-        held_out, logit_scale = judge(
+        verdict = judge(
             tower,
             self._parts.text,
             self._judged,
@@ -173,13 +173,14 @@ class _Run:
             tower.cpu(),
             cast(Any, tower).config,
             recipe.spec,
-            logit_scale=logit_scale,
+            logit_scale=verdict.logit_scale,
+            min_similarity=verdict.min_similarity,
             prompts=recipe.prompts,
-            provenance=_provenance(recipe, self._places, decoder.items, skipped, losses, held_out) | self._space(),
+            provenance=_provenance(recipe, self._places, decoder.items, skipped, losses, verdict.accuracy) | self._space(),
         )
         plot = self._record.close(recipe.name)
         read = len(decoder.items) - len(decoder.skipped)
-        return Trained(package, read, skipped, losses, held_out, logit_scale, resumed_at, loop.done, plot)
+        return Trained(package, read, skipped, losses, verdict.accuracy, verdict.logit_scale, resumed_at, loop.done, plot)
 
     def _space(self) -> dict[str, str]:
         """Which bundle's space the tower belongs to, where it was trained in one: only there it may be added."""

@@ -10,6 +10,7 @@ import numpy as np
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from bindery.bundle import Modality
 from bindery.collections import LabelSet
 from bindery.engine.embedded import Embedded
 from bindery.errors import InvalidParameter, StorageFull, TooManyItems, UnknownLabelSet
@@ -57,11 +58,10 @@ async def classify(modality: str, request: Request) -> Response:
         words = await state.label_vectors.of(engine, labels, templates, exchange.deadline(state.limits))
         outcomes = await embed_items(engine, inputs.items, exchange)
         settle(inputs.items, outcomes, "fail" if form == "npy" else parameters.on_error)
-    scale = entry.logit_scale or 1.0
     if form == "npy":
         vectors = np.stack([one.vector for one in outcomes if isinstance(one, Embedded)])  # (n, d)
-        return Npy(probabilities(vectors, words, scale))
-    best = _Best(labels, words, scale, parameters.top_k)
+        return Npy(probabilities(vectors, words, entry.logit_scale or 1.0))
+    best = _Best(labels, words, entry, parameters.top_k)
     return Json(
         {
             "model": engine.name,
@@ -139,8 +139,9 @@ def _check(labels: Sequence[str], templates: Sequence[str], limits: Limits) -> N
 class _Best:
     """Renders items as their labels, the likeliest first."""
 
-    def __init__(self, labels: Sequence[str], words: Vectors, logit_scale: float, top_k: int | None) -> None:
-        self._labels, self._words, self._scale, self._top_k = labels, words, logit_scale, top_k
+    def __init__(self, labels: Sequence[str], words: Vectors, entry: Modality, top_k: int | None) -> None:
+        self._labels, self._words, self._top_k = labels, words, top_k
+        self._scale, self._least = entry.logit_scale or 1.0, entry.min_similarity
 
     def row(self, index: int, item: Item, outcome: Outcome) -> dict[str, Any]:
         row: dict[str, Any] = {"index": index, "name": item.name}
@@ -150,7 +151,10 @@ class _Best:
         cosines = self._words @ outcome.vector  # (L,)
         order = np.argsort(-chances, kind="stable")[: self._top_k]
         found = [{"label": self._labels[at], "probability": chances[at], "similarity": cosines[at]} for at in order]
-        return row | {"labels": found}
+        row["labels"] = found
+        if self._least is not None:
+            row["unknown"] = bool(cosines.max() < self._least)
+        return row
 
 
 def _rendered(label_set: LabelSet) -> dict[str, Any]:

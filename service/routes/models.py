@@ -108,6 +108,7 @@ def _tower(engine: Engine, name: str) -> dict[str, Any]:
         "max_batch": encoder.max_batch,
         "tuning": asdict(engine.tuning(name)),
         "logit_scale": entry.logit_scale,
+        "min_similarity": entry.min_similarity,
         "prompts": entry.prompts,
         "parity": None if parity is None else parity.model_dump(),
     }

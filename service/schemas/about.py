@@ -26,6 +26,7 @@ class Tower(BaseModel):
     max_batch: int = Field(description="most that the graph takes")
     tuning: TuningAnswer
     logit_scale: float | None
+    min_similarity: float | None = Field(description="a best label whose cosine is lower is marked `unknown`; null: not measured")
     prompts: list[str]
     parity: dict[str, Any] | None = Field(
         description="how far the graph is from its reference, as measured at export; null: not measured in this precision"

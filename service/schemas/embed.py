@@ -150,6 +150,9 @@ class ClassifiedItem(BaseModel):
     index: int
     name: str
     labels: list[LabelScore] | None = None
+    unknown: bool | None = Field(
+        None, description="true when the best similarity is below the modality's `min_similarity`; only where the bundle states one"
+    )
     error: ItemError | None = None
 
 

@@ -53,6 +53,7 @@ export function createClassify(view, modalities, { searchWith }) {
     words.forEach((word) => form.append("labels", word));
     const { items } = await api.classify(modality.name, form);
     return [
+      ...(items[0].unknown ? [h("p", { class: "hint", role: "status" }, "Probably none of these labels: even the best one is unlike the file.")] : []),
       bars(items[0].labels),
       h(
         "p",

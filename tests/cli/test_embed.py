@@ -74,7 +74,10 @@ def test_classify_shows_the_best_labels_first(run: Run, toy: Path, tmp_path: Pat
     best = sorted(zip(labels, wanted.tolist(), strict=True), key=lambda pair: -pair[1])[:top_k]
     assert [(each["label"], pytest.approx(each["probability"])) for each in first["labels"]] == best
     assert second["error"]["code"] == "unreadable_media"
-    assert best[0][0].encode() in run("classify", "--modality", "audio", DOG, *options).out
+    shown = run("classify", "--modality", "audio", DOG, *options)
+    assert best[0][0].encode() in shown.out
+    strange = bool(load(toy, threads=1).unknown("audio", [DOG], labels)[0])
+    assert (first["unknown"], "probably none of these labels" in shown.err) == (strange, strange)
 
 
 def test_clips_are_written_with_their_times(run: Run, tmp_path: Path) -> None:

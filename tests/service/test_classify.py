@@ -14,6 +14,7 @@ import pytest
 import bindery
 from bindery.settings import Settings
 from tests.service.media import GOOD, NAMES, png, wav
+from tests.toybundle import LEAST_OF_SOUNDS
 
 LABELS = ["dog", "cat", "rain"]
 
@@ -63,6 +64,21 @@ def test_templates_change_the_words(client: httpx.Client) -> None:
     default = classify(client, labels=LABELS).json()["items"][0]["labels"]
     plain = classify(client, labels=LABELS, template=["{}"]).json()["items"][0]["labels"]
     assert default != plain
+
+
+def test_an_item_that_no_label_fits_is_marked_unknown_where_the_bundle_can_tell(client: httpx.Client) -> None:
+    def item(modality: str, label: str) -> dict[str, Any]:
+        found: dict[str, Any] = classify(client, modality, labels=[label], template="{}").json()["items"][0]
+        return found
+
+    words = [f"word number {i}" for i in range(12)]
+    items = [item("audio", word) for word in words]
+    assert {one["unknown"] for one in items} == {True, False}
+    assert [one["unknown"] for one in items] == [one["labels"][0]["similarity"] < LEAST_OF_SOUNDS for one in items]
+    assert "unknown" not in item("image", words[0])
+    towers = client.get("/v1/models").json()["data"][0]["modalities"]
+    assert towers["audio"]["min_similarity"] == LEAST_OF_SOUNDS
+    assert towers["image"]["min_similarity"] is None
 
 
 def test_a_bad_item_fails_alone(client: httpx.Client) -> None:

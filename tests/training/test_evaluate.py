@@ -80,6 +80,41 @@ def test_unreadable_items_are_left_out_and_counted(model: bindery.Embedder, medi
     assert list(measured.errors) == ["image bad/0.png"]
 
 
+def test_probabilities_and_the_hint_of_the_unknown_are_measured(media: Path, tmp_path: Path) -> None:
+    root = build_toy_bundle(tmp_path / "toy")
+    manifest = json.loads((root / "manifest.json").read_text())
+    manifest["modalities"]["image"]["min_similarity"] = 0.05
+    (root / "manifest.json").write_text(json.dumps(manifest))
+    model = bindery.load(root)
+    measured = _measured(model, TOY.model_copy(update={"figures": ("calibration",)}), media)
+    fitted, unfitted = _row(measured, "calibration error"), _row(measured, "calibration error at scale 100")
+    assert 0 <= fitted.value <= 1
+    assert fitted.value != unfitted.value
+    labels = sorted(COLOURS)
+    words = model.label_vectors("image", ["crimson" if label == "red" else label for label in labels])
+    known = noticed = 0
+    with tarfile.open(media / "train.tar") as tar:
+        for number, label in enumerate(labels):
+            for index in range(1, 7):
+                member = tar.extractfile(f"{label}/{index}.png")
+                assert member is not None
+                cosines = words @ model.embed("image", member.read())[0]
+                known += cosines.max() >= 0.05
+                noticed += np.delete(cosines, number).max() < 0.05
+    assert (_row(measured, "not called unknown, own label offered").hits, 24) == (known, fitted.n)
+    assert _row(measured, "called unknown, own label not offered").hits == noticed
+    assert "|  |" in as_markdown(as_json(BundleEncoder(model), [TOY], measured))  # nothing is said of chance
+
+
+def test_paraphrases_find_their_label_among_texts(model: bindery.Embedder, media: Path) -> None:
+    said = {"red": ("crimson", "the colour of blood"), "sky": ("blue",)}
+    task = Task(name="words", modality="text", layout="phrases", figures=("paraphrase",), where={"phrases": said}, among=("green",))
+    cosines = model.similarity(("text", ["crimson", "the colour of blood", "blue"]), ("text", ["green", "red", "sky"]))
+    top = _row(_measured(model, task, media), "top-1")
+    assert (top.hits, top.n, top.among) == (int((cosines.argmax(axis=1) == [1, 1, 2]).sum()), 3, 3)
+    assert _row(_measured(model, task, media), "top-5").value == 1
+
+
 def test_items_that_share_a_caption_all_count_as_found(model: bindery.Embedder, media: Path) -> None:
     measured = _measured(model, TOY, media)
     found = _row(measured, "caption → item, R@10")

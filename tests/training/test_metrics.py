@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bindery.vectors import normalize
-from training.metrics import Share, fit_logit_scale, negative_log_likelihood, recall_at, top_k
+from training.metrics import Share, calibration_error, fit_logit_scale, fit_min_similarity, negative_log_likelihood, recall_at, top_k
 
 SCORES = np.array([[0.9, 0.1, 0.5], [0.2, 0.3, 0.1], [0.0, 0.4, 0.2]], dtype=np.float32)
 
@@ -37,3 +37,26 @@ def test_the_fitted_scale_says_as_much_as_the_labels_bear_out() -> None:
     assert 1 <= low < high <= 100
     best = negative_log_likelihood(unsure, labels, right.tolist(), low)
     assert all(best <= negative_log_likelihood(unsure, labels, right.tolist(), low * factor) for factor in (0.8, 1.25))
+
+
+def test_probabilities_that_mean_what_they_say_have_no_calibration_error() -> None:
+    labels = np.eye(2, dtype=np.float32)
+    # cosines 0.6 and 0.8 at scale ln(3) / 0.2: the better label's probability is 3/4
+    vectors = np.tile(np.array([[0.6, 0.8]], dtype=np.float32), (8, 1))
+    scale = float(np.log(3) / 0.2)
+    assert calibration_error(vectors, labels, [1, 1, 1, 0] * 2, scale) == pytest.approx(0.0, abs=1e-6)
+    assert calibration_error(vectors, labels, [1] * 8, scale) == pytest.approx(0.25, abs=1e-6)
+    assert calibration_error(vectors, labels, [0] * 8, scale) == pytest.approx(0.75, abs=1e-6)
+
+
+def test_the_least_similarity_keeps_what_was_named_rightly() -> None:
+    labels = np.eye(3, dtype=np.float32)
+    rng = np.random.default_rng(1)
+    right = rng.integers(3, size=400)
+    vectors = normalize(labels[right] + 0.3 * rng.standard_normal((400, 3)))
+    least = fit_min_similarity(vectors, labels, right.tolist())
+    assert least is not None
+    scores = vectors @ labels.T
+    named = scores.argmax(axis=1) == right
+    assert (scores.max(axis=1)[named] >= least).mean() == pytest.approx(0.95, abs=0.01)
+    assert fit_min_similarity(labels[:1], labels, [1]) is None

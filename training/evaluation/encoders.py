@@ -48,6 +48,9 @@ class Encodes(Protocol):
 
     def prompts(self, modality: str) -> tuple[str, ...]: ...
 
+    def calibration(self, modality: str) -> tuple[float | None, float | None]:
+        """Its logit scale and its least similarity, each None where nobody measured it."""
+
     def texts(self, words: Sequence[str]) -> Vectors:
         """``(n, d)`` float32 unit rows."""
 
@@ -76,6 +79,10 @@ class BundleEncoder:
 
     def prompts(self, modality: str) -> tuple[str, ...]:
         return tuple(self._embedder.bundle.modality(modality).prompts)
+
+    def calibration(self, modality: str) -> tuple[float | None, float | None]:
+        entry = self._embedder.bundle.modality(modality)
+        return entry.logit_scale, entry.min_similarity
 
     def texts(self, words: Sequence[str]) -> Vectors:
         return self._embedder.embed(self._embedder.bundle.text_modality(), list(words))
@@ -112,6 +119,9 @@ class TowerEncoder:
 
     def prompts(self, modality: str) -> tuple[str, ...]:
         return self._packages[modality].prompts
+
+    def calibration(self, modality: str) -> tuple[float | None, float | None]:
+        return self._packages[modality].logit_scale, self._packages[modality].min_similarity
 
     def texts(self, words: Sequence[str]) -> Vectors:
         return self._text.arrays(words)

@@ -15,7 +15,10 @@ from training.evaluation.encoders import Encodes, Remembered
 from training.evaluation.layouts import read_samples
 from training.evaluation.samples import Sample
 from training.evaluation.task import Task
-from training.metrics import Share, average_precision, median_rank, recall_at, top_k
+from training.metrics import Share, average_precision, calibration_error, median_rank, recall_at, top_k
+
+_UNFITTED = 100.0
+"""What CLIP's learned scale is clamped to: the probabilities of who fits nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class Row:
     interval: tuple[float, float] | None
     n: int
     among: int
-    chance: float
+    chance: float | None
     skipped: int
     hits: int | None = None
 
@@ -66,6 +69,10 @@ def measure(encoder: Encodes, tasks: Sequence[Task], data: Path, *, report: Call
                 case "top":
                     rows, confusion = one.top()
                     measured.confusions.append(confusion)
+                case "paraphrase":
+                    rows = one.paraphrase()
+                case "calibration":
+                    rows = one.calibration()
                 case "map":
                     rows = one.mean_average_precision()
                 case "retrieval":
@@ -89,17 +96,22 @@ class _One:
     def media(self, modality: str) -> tuple[list[Sample], Vectors]:
         return self.vectors.media(self.place, modality, self.samples, self.task.options.get(modality, {}))
 
-    def row(self, figure: str, share: Share, among: int, chance: float, read: int) -> Row:
+    def row(self, figure: str, share: Share, among: int, chance: float | None, read: int) -> Row:
         task, wanted = self.task, len(self.samples)
         return Row(task.name, task.modality, figure, share.value, share.interval, share.n, among, chance, wanted - read, share.hits)
 
-    def against_labels(self) -> tuple[list[Sample], tuple[str, ...], NDArray[np.float32]]:
-        """Readable samples, all labels and the task's further ones in alphabetical order, and cosines ``(samples, labels)``."""
+    def beside_labels(self) -> tuple[list[Sample], tuple[str, ...], Vectors, Vectors]:
+        """Readable samples, all labels and the task's further ones in alphabetical order, ``(samples, d)``, ``(labels, d)``."""
         labels = tuple(sorted({label for sample in self.samples for label in sample.labels} | set(self.task.among)))
         read, found = self.media(self.task.modality)
         templates = self.task.templates or self.vectors.encoder.prompts(self.task.modality)
         words = [self.task.names.get(label, label) for label in labels]
-        return read, labels, found @ self.vectors.labels(words, templates).T
+        return read, labels, found, self.vectors.labels(words, templates)
+
+    def against_labels(self) -> tuple[list[Sample], tuple[str, ...], NDArray[np.float32]]:
+        """Of `beside_labels` the samples, the labels and the cosines ``(samples, labels)``."""
+        read, labels, found, words = self.beside_labels()
+        return read, labels, found @ words.T
 
     def top(self) -> tuple[list[Row], Confusion]:
         read, labels, scores = self.against_labels()
@@ -108,6 +120,39 @@ class _One:
         counts = np.zeros((len(labels), len(labels)), dtype=np.int64)
         np.add.at(counts, (np.asarray(right, dtype=int), scores.argmax(axis=1)), 1)
         return rows, Confusion(self.task.name, labels, counts)
+
+    def paraphrase(self) -> list[Row]:
+        """Texts against texts: how often a sample's words are nearest to its own label's."""
+        labels = tuple(sorted({label for sample in self.samples for label in sample.labels} | set(self.task.among)))
+        said = [(caption, labels.index(sample.labels[0])) for sample in self.samples for caption in sample.captions]
+        words = self.vectors.labels([self.task.names.get(label, label) for label in labels], self.task.templates or ("{}",))
+        scores = self.vectors.texts([caption for caption, _ in said]) @ words.T
+        right = [label for _, label in said]
+        chances = [(k, min(1.0, k / len(labels))) for k in (1, 5)]
+        return [self.row(f"top-{k}", top_k(scores, right, k), len(labels), chance, len(self.samples)) for k, chance in chances]
+
+    def calibration(self) -> list[Row]:
+        """Whether probabilities mean what they say, and what the hint of an unknown item is worth.
+
+        The hint is measured on the same items twice: with their own label among those offered, and without it.
+        """
+        read, labels, found, words = self.beside_labels()
+        right = [labels.index(sample.labels[0]) for sample in read]
+        scale, least = self.vectors.encoder.calibration(self.task.modality)
+        rows = []
+        for figure, at in (("calibration error", scale), (f"calibration error at scale {_UNFITTED:.0f}", _UNFITTED)):
+            if at is not None and read:
+                error, skipped = calibration_error(found, words, right, at), len(self.samples) - len(read)
+                rows.append(Row(self.task.name, self.task.modality, figure, error, None, len(read), len(labels), None, skipped))
+        if least is not None and len(labels) > 1:
+            scores = found @ words.T
+            with_label = scores.max(axis=1)
+            scores[np.arange(len(read)), right] = -np.inf
+            known = Share(int((with_label >= least).sum()), len(read))
+            noticed = Share(int((scores.max(axis=1) < least).sum()), len(read))
+            rows.append(self.row("not called unknown, own label offered", known, len(labels), None, len(read)))
+            rows.append(self.row("called unknown, own label not offered", noticed, len(labels) - 1, None, len(read)))
+        return rows
 
     def mean_average_precision(self) -> list[Row]:
         read, labels, scores = self.against_labels()

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from training.evaluation.boxes import box_samples
 from training.evaluation.folders import folder_samples, scene_samples
 from training.evaluation.manifests import manifest_samples
+from training.evaluation.phrases import phrase_samples
 from training.evaluation.samples import Sample
 from training.evaluation.tables import table_samples
 from training.evaluation.task import Task, TaskError
@@ -21,6 +22,7 @@ LAYOUTS: dict[str, Callable[[Path, Mapping[str, Any]], Iterator[Sample]]] = {
     "scenes": scene_samples,
     "boxes": box_samples,
     "manifest": manifest_samples,
+    "phrases": phrase_samples,
 }
 
 

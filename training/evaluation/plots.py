@@ -28,7 +28,8 @@ def _bars(results: dict[str, Any], path: Path) -> Path:
         low, high = row["interval95"] or (row["value"], row["value"])
         error = [[row["value"] - low], [high - row["value"]]]
         axes.barh(place, row["value"], xerr=error, color="#3b6ea5", ecolor="#222222", height=0.6, label="measured" if place == 0 else None)
-        axes.plot([row["chance"]] * 2, [place - 0.4, place + 0.4], color="#b04a3a", label="chance" if place == 0 else None)
+        if row["chance"] is not None:
+            axes.plot([row["chance"]] * 2, [place - 0.4, place + 0.4], color="#b04a3a", label="chance" if place == 0 else None)
         for one in row.get("published", []):
             axes.plot(one["value"], place, marker="D", color="#e0a020", markersize=5, linestyle="none")
             axes.annotate(one["model"], (one["value"], place), xytext=(4, 4), textcoords="offset points", fontsize=6)

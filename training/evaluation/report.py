@@ -36,7 +36,8 @@ def as_markdown(results: dict[str, Any], figures: Sequence[str] | None = None) -
         rank = row["figure"].endswith("median rank")
         interval = "" if row["interval95"] is None else "{:.2f} – {:.2f}".format(*row["interval95"])
         cells = [row["task"], row["modality"], row["figure"], f"{row['value']:.1f}" if rank else f"{row['value']:.2f}", interval]
-        cells += [str(row["n"]), str(row["among"]), f"{row['chance']:.1f}" if rank else f"{row['chance']:.2f}"]
+        chance = "" if row["chance"] is None else f"{row['chance']:.1f}" if rank else f"{row['chance']:.2f}"
+        cells += [str(row["n"]), str(row["among"]), chance]
         if beside:
             cells.append("; ".join(f"{one['model']}: {one['value']:g}" for one in row["published"]))
         lines.append(_line(cells))
@@ -57,7 +58,7 @@ def _row(row: Row) -> dict[str, Any]:
         "hits": row.hits,
         "n": row.n,
         "among": row.among,
-        "chance": round(row.chance, 4),
+        "chance": None if row.chance is None else round(row.chance, 4),
         "skipped": row.skipped,
     }
 

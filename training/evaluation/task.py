@@ -33,7 +33,7 @@ class Task(_Part):
     modality: str = Field(description="what is named among labels, or found by captions")
     layout: str = Field(description="how the files stand: a name of `layouts.LAYOUTS`")
     where: dict[str, Any] = Field({}, description="the layout's own settings")
-    figures: tuple[Literal["top", "map", "retrieval", "pairs"], ...] = ("top",)
+    figures: tuple[Literal["top", "map", "retrieval", "pairs", "paraphrase", "calibration"], ...] = ("top",)
     pair: str | None = Field(None, description="`pairs`: the modality that shows the same thing; found with no text between")
     names: dict[str, str] = Field({}, description="label → the words used for it; a label not named here is used as it stands")
     among: tuple[str, ...] = Field((), description="further labels to choose from, which no item has")

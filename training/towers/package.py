@@ -37,6 +37,7 @@ class _Document(BaseModel):
     config: TowerConfig
     spec: Spec
     logit_scale: float | None = Field(None, gt=0, description="multiplier of cosines, already exponentiated")
+    min_similarity: float | None = Field(None, ge=-1, le=1, description="right labels are rarely less similar")
     prompts: tuple[str, ...] = ("{}",)
     provenance: dict[str, Any] = {}
 
@@ -52,6 +53,7 @@ class TowerPackage:
     prompts: tuple[str, ...]
     provenance: dict[str, Any]
     tokenizer: Path | None
+    min_similarity: float | None = None
 
     def module(self) -> Tower:
         """The tower with its weights, float32, in eval mode. Raises `TowerPackageError` on any unknown, missing or misshapen tensor."""
@@ -71,6 +73,7 @@ def save_tower(
     prompts: Sequence[str] = ("{}",),
     provenance: Mapping[str, Any] | None = None,
     tokenizer: str | Path | None = None,
+    min_similarity: float | None = None,
 ) -> Path:
     """Write a package into ``directory`` (made if needed; its own files are replaced). LoRA must be merged before.
 
@@ -81,7 +84,14 @@ def save_tower(
         raise TowerPackageError(f"{target}: a text tower, and no other, is saved with its tokenizer.json")
     weights = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tower.state_dict().items()}
     tower_with_weights(config, weights, f"the tower to be saved in {target}")
-    document = _Document(config=config, spec=spec, logit_scale=logit_scale, prompts=tuple(prompts), provenance=dict(provenance or {}))
+    document = _Document(
+        config=config,
+        spec=spec,
+        logit_scale=logit_scale,
+        min_similarity=min_similarity,
+        prompts=tuple(prompts),
+        provenance=dict(provenance or {}),
+    )
     target.mkdir(parents=True, exist_ok=True)
     save_file(weights, target / WEIGHTS)
     (target / DOCUMENT).write_text(document.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -105,7 +115,16 @@ def load_tower(directory: str | Path) -> TowerPackage:
     tokenizer = root / TOKENIZER if isinstance(document.spec, TextSpec) else None
     if tokenizer is not None and not tokenizer.is_file():
         raise TowerPackageError(f"{tokenizer} is missing; a text tower carries its tokenizer")
-    return TowerPackage(root, document.config, document.spec, document.logit_scale, document.prompts, document.provenance, tokenizer)
+    return TowerPackage(
+        root,
+        document.config,
+        document.spec,
+        document.logit_scale,
+        document.prompts,
+        document.provenance,
+        tokenizer,
+        document.min_similarity,
+    )
 
 
 def tower_with_weights(config: TowerConfig, weights: Mapping[str, Tensor], origin: str) -> Tower:
