@@ -48,7 +48,7 @@ def check_fit(modality: str, spec: Spec, tower: Tower) -> None:
 def _picture(spec: Spec) -> tuple[int, ...]:
     match spec:
         case AudioSpec():
-            return (3, spec.mel_bins, spec.frames)
+            return (spec.windows, spec.mel_bins, spec.frames)
         case VideoSpec():
             return (3, spec.frames, spec.size, spec.size)
         case TextSpec():

@@ -69,7 +69,11 @@ class Loop:
     @property
     def steps(self) -> int:
         """Of the whole run."""
-        return max(1, round(self._recipe.optim.epochs * self._each))
+        return max(1, self._of(self._recipe.optim.epochs))
+
+    def _of(self, epochs: float | None) -> int:
+        """Steps of so many epochs."""
+        return round((epochs or 0) * self._each)
 
     @property
     def done(self) -> int:
@@ -130,7 +134,7 @@ class Loop:
 
     def _step(self, tasks: list[Task]) -> dict[str, float]:
         """One step of the optimiser; gives the numbers worth seeing, means over the step's batches."""
-        set_rate(self._optimizer, rate_at(self._done, self.steps, self._recipe.optim))
+        set_rate(self._optimizer, rate_at(self._done, max(self.steps, self._of(self._recipe.optim.fall)), self._recipe.optim))
         self._optimizer.zero_grad(set_to_none=True)
         seen: list[dict[str, float]] = []
         for number, task in enumerate(tasks, start=1):

@@ -18,6 +18,9 @@ class OptimRecipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int | float = Field(gt=0, description="times that every item is drawn; 1.5: the second time only half of them")
+    fall: int | float | None = Field(
+        None, gt=0, description="epochs in which the rate falls to zero, where the run shall end before; left out: as many as the run has"
+    )
     batch: int = Field(gt=1, description="items of one step; every one is the others' negative")
     rate: float = Field(gt=0, description="highest learning rate")
     rate_factors: dict[str, float] = Field({}, description="name or prefix of parameters → factor on their rate")

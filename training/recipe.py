@@ -145,6 +145,7 @@ class Recipe(_Part):
 _LATER: dict[str, Any] = {
     "spec": {"preemphasis": True, "frame_mean": True, "spectrum": True, "log_offset": True, "windows": True},
     "losses": {"negatives": True, "spared": True, "of": True, "sure": True},
+    "optim": {"fall": True},
     "compute": True,
     "watch": True,
     "data": {"modality": True, "member": True, "validation": True, "workers": True, "skip_labels": True, "balance": True, "wordless": True},

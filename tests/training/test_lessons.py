@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from training.losses import contrastive_loss, positives
 from training.objective import ContrastiveTerm, DistillTerm, Objective
 from training.recipe import Recipe
 from training.towers.convnet import ConvNetConfig, ConvNetTower, Stage
+from training.towers.package import load_tower
 from training.towers.tower import unit
-from training.trainer import train
+from training.trainer import Saving, train
 
 WINDOWS = ConvNetConfig(
     size=(8, 8),
@@ -94,6 +96,13 @@ def test_a_tower_learns_features_and_tags_first_and_words_beside_them(places: Pl
 def test_part_of_an_epoch_is_a_run(places: Places) -> None:
     short = train(_recipe(FEATURES, epochs=1.5), places)
     assert (short.steps, len(short.losses)) == (4, 2)  # three steps an epoch
+    whole = train(_recipe(FEATURES, epochs=3), replace(places, out=places.out / "whole"), saving=Saving(every=8))
+    begun = _recipe(FEATURES, epochs=8 / 3)
+    cut = train(begun.model_copy(update={"optim": begun.optim.model_copy(update={"fall": 3})}), replace(places, out=places.out / "cut"))
+    assert whole.steps == 9
+    state = torch.load(places.out / "whole/checkpoints/step-00000008.pt", weights_only=True)["loop"]["tower"]
+    ended = load_tower(cut.package).module().state_dict()
+    assert all(torch.equal(state[name], ended[name]) for name in ended)  # the longer run's weights at that step
 
 
 def test_rows_without_words_need_a_recipe_that_expects_them(places: Places) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import struct
 import subprocess
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +54,11 @@ def speech(rng: np.random.Generator, *, each: int = 16) -> Iterator[Floats]:
 def instruments(rng: np.random.Generator, *, each: int = 3) -> Iterator[Floats]:
     """Bars of random notes: ``each`` for all 128 programs, and as many bars of drums as for twenty of them."""
     programs = [program for program in range(128) for _ in range(each)] + [-1] * (20 * each)
-    notes = bytearray()
-    waited = 0
-    for program in programs:
-        bar, waited = _bar(program, waited, rng)
-        notes += bar
-    rendered = subprocess.run(
-        ["fluidsynth", "-niq", "-r", str(RATE), "-O", "s16", "-T", "raw", "-F", "-", str(_SOUND_FONT), _midi_file(bytes(notes))],
-        check=True,
-        capture_output=True,
-    ).stdout
+    with tempfile.NamedTemporaryFile(suffix=".mid") as file:
+        file.write(midi_of(programs, rng))
+        file.flush()
+        command = ["fluidsynth", "-niq", "-r", str(RATE), "-O", "s16", "-T", "raw", "-F", "-", str(_SOUND_FONT), file.name]
+        rendered = subprocess.run(command, check=True, capture_output=True).stdout
     sound = np.frombuffer(rendered, dtype="<i2").astype(np.float32).reshape(-1, 2).mean(axis=1) / 32768
     for number in range(len(programs)):
         yield sound[number * _BAR_S * RATE : (number + 1) * _BAR_S * RATE]
@@ -73,6 +69,16 @@ def signals(rng: np.random.Generator, *, each: int = 60) -> Iterator[Floats]:
     for maker in (_noise, _clicks, _sweep, _engine, _calls, _beeps):
         for _ in range(each):
             yield _loud(maker(np.arange(int(rng.uniform(1, 5) * RATE)) / RATE, rng))
+
+
+def midi_of(programs: Sequence[int], rng: np.random.Generator) -> bytes:
+    """A MIDI file of one bar of random notes for each program (-1: drums)."""
+    notes, waited = bytearray(), 0
+    for program in programs:
+        bar, waited = _bar(program, waited, rng)
+        notes += bar
+    notes += _variable(waited) + b"\xff\x2f\x00"
+    return struct.pack(">4sIHHH", b"MThd", 6, 0, 1, _TICKS) + struct.pack(">4sI", b"MTrk", len(notes)) + bytes(notes)
 
 
 def _bar(program: int, waited: int, rng: np.random.Generator) -> tuple[bytes, int]:
@@ -98,18 +104,6 @@ def _variable(number: int) -> bytes:
     while number := number >> 7:
         parts.append(0x80 | (number & 0x7F))
     return bytes(reversed(parts))
-
-
-def _midi_file(notes: bytes) -> str:
-    import tempfile
-
-    track = notes + b"\x00\xff\x2f\x00"
-    with tempfile.NamedTemporaryFile(suffix=".mid", delete=False) as file:
-        file.write(struct.pack(">4sIHHH", b"MThd", 6, 0, 1, _TICKS) + struct.pack(">4sI", b"MTrk", len(track)) + track)
-    return file.name
-
-
-Signal = Callable[[NDArray[np.float64], np.random.Generator], NDArray[np.float64]]
 
 
 def _noise(t: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:

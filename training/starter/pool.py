@@ -103,7 +103,7 @@ def command(
     with (out / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()
-        table.writerows(_row(item, "aside", "aside.npy", number) for number, item in enumerate(aside))
+        table.writerows(row_of(item, "aside", "aside.npy", number) for number, item in enumerate(aside))
         for number in range(clips + len(captioned)):
             sound, item = _drawn(number, captioned, others, seed)
             if sound is None:
@@ -115,7 +115,7 @@ def command(
             )
             for place, silence in enumerate(scores[:, names.index(SILENCE)]):
                 said = item if silence < _QUIET else None
-                table.writerow(_row(said, "train", "patches.npy", first + place))
+                table.writerow(row_of(said, "train", "patches.npy", first + place))
             if number % 1000 == 0:
                 console.print(f"{number} of {clips + len(captioned)} clips")
     lessons.close()
@@ -146,7 +146,7 @@ def _write_aside(spec: AudioSpec, sounds: list[tuple[Item, Floats]], out: Path) 
     np.save(out / "aside.npy", np.stack([_windows(samples, spec) for _, samples in sounds]).astype(np.float16))
 
 
-def _row(item: Item | None, split: str, shard: str, row: int) -> dict[str, Any]:
+def row_of(item: Item | None, split: str, shard: str, row: int) -> dict[str, Any]:
     name = {"id": f"{shard.removesuffix('.npy')}-{row}", "split": split, "shard": shard, "path": row}
     if item is None:
         return name
