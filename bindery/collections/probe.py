@@ -71,6 +71,8 @@ def _chosen(asked: Asked, ranks: dict[float, Ranks], segments: int, rows: int) -
     target, deepest = asked.target, asked.deepest
     best: tuple[float, Probed] | None = None
     for share, own in ranks.items():
+        if share < 1 and asked.query_modality != asked.modality:
+            break  # lists hold what is alike to a query of their own modality; another's neighbours lie in all of them
         certainty = _Z if share == 1 else _Z_OF_FEWER_LISTS
         depth = _enough(own[:, :10], target, 10, deepest, certainty)
         if depth is None:

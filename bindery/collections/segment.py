@@ -21,7 +21,7 @@ from bindery.collections.centring import evenly
 from bindery.collections.flat import Keys, Mask, Selection, best
 from bindery.collections.gpu import GpuRows
 from bindery.collections.registry import SegmentRow
-from bindery.collections.segment_files import CODES, KEYS, VECTORS, SegmentDamaged
+from bindery.collections.segment_files import ASKED, CODES, KEYS, VECTORS, SegmentDamaged
 from bindery.vectors import Vectors
 
 log = logging.getLogger(__name__)
@@ -89,6 +89,9 @@ class Segment:
             self._codes = faiss.read_index(str(path))
         except RuntimeError as error:
             raise SegmentDamaged(f"{path} cannot be read: {error}") from error
+        self._asked: NDArray[np.float32] | None = None  # segments that are small, or older than this, have none
+        if ASKED in row.files:
+            self._asked = np.fromfile(segment_files.check(folder, row.files, ASKED), dtype="<f4").reshape(dimension, dimension)
         self.lists: int = self._codes.nlist  # type: ignore[attr-defined]  # an index that was read has no closer type
         # FAISS reads the mapped file in place; it must live as long as the index does.
         self._exact = _in_place(self._vectors, dimension)
@@ -114,6 +117,8 @@ class Segment:
     @property
     def memory_bytes(self) -> int:
         codes = self.row.files[CODES][0]
+        if self._asked is not None:
+            codes += self._asked.nbytes
         return codes + len(self._keys) * (self._keys.itemsize + 1)
 
     @property
@@ -166,7 +171,7 @@ class Segment:
         """Positions of the best ``depth`` of the allowed rows, by code alone, best first."""
         faiss.omp_set_num_threads(1)
         selection = self._selection(allowed)
-        places = self._codes.search(query[None, :], depth, params=self._scanning(share, selection))[1][0]
+        places = self._codes.search(self._of_codes(query), depth, params=self._scanning(share, selection))[1][0]
         return np.asarray(places[places >= 0])
 
     def to_gpu(self) -> None:
@@ -196,7 +201,7 @@ class Segment:
         """All lists, in the order in which a scan over a share of them takes them."""
         faiss.omp_set_num_threads(1)
         quantizer = self._codes.quantizer  # type: ignore[attr-defined]
-        return np.asarray(quantizer.search(query[None, :], self.lists)[1][0])
+        return np.asarray(quantizer.search(self._of_codes(query), self.lists)[1][0])
 
     def list_of_rows(self) -> NDArray[np.int64]:
         """The list that each row is in: ``(n,)``."""
@@ -207,6 +212,10 @@ class Segment:
             if size:
                 found[faiss.rev_swig_ptr(inverted.get_ids(number), size)] = number
         return found
+
+    def _of_codes(self, query: Vectors) -> Vectors:
+        """What is asked of the codes for ``query`` ``(d,)``: ``(1, d)``."""
+        return (query if self._asked is None else self._asked @ query)[None, :]
 
     def _compared(self, query: Vectors, places: NDArray[np.int64], top_k: int) -> tuple[NDArray[np.float32], Keys]:
         """The best ``top_k`` of the rows at ``places``, which ascend, exactly, by score, then by key.

@@ -1,8 +1,9 @@
-"""A segment on disk: three files in a folder of their own, written once and never changed.
+"""A segment on disk: four files in a folder of their own, written once and never changed.
 
     vectors.f16   (n, d) float16, little-endian, as the catalog has them: what is compared at last, mapped and not read
     keys.i64      (n,) int64, ascending: the item of each row
     codes.faiss   FAISS's inverted file of 4-bit codes, row numbers as ids
+    asked.f32     (d, d) float32, little-endian: makes of a query what is asked of the codes (`denoising`); not in small segments
 
 A folder is made under another name and renamed when all of it is on disk, so a folder that has its name is whole.
 """
@@ -17,15 +18,16 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from bindery.collections import tiers
+from bindery.collections import denoising, tiers
 from bindery.errors import StorageFull
 
-VECTORS, KEYS, CODES = "vectors.f16", "keys.i64", "codes.faiss"
+VECTORS, KEYS, CODES, ASKED = "vectors.f16", "keys.i64", "codes.faiss", "asked.f32"
 _MAKING = ".making-"
 _AT_ONCE = 8192  # rows
 _READ_BYTES = 16 * 1024 * 1024
@@ -56,7 +58,11 @@ def write(root: Path, dimension: int, pieces: Iterator[Piece], stop: Callable[[]
             _write_bytes(making / KEYS, keys.astype("<i8").tobytes())
             if len(keys):
                 # Not by FAISS's own writer, which cannot say that the disk is full.
-                _write_bytes(making / CODES, faiss.serialize_index(_index(making / VECTORS, dimension, len(keys), stop)).data)
+                index = _index(making / VECTORS, dimension, len(keys), stop)
+                _write_bytes(making / CODES, faiss.serialize_index(index).data)
+                if denoising.enough(len(keys), dimension):
+                    _may_go_on(stop)
+                    _write_bytes(making / ASKED, _asked(making / VECTORS, dimension, len(keys), index).astype("<f4").tobytes())
             files = {path.name: (path.stat().st_size, digest(path)) for path in sorted(making.iterdir())}
             for path in (*making.iterdir(), making):
                 _to_disk(path)
@@ -135,6 +141,13 @@ def _index(path: Path, dimension: int, rows: int, stop: Callable[[], bool]) -> f
         _may_go_on(stop)
         index.add(decoder.sa_decode(vectors[start : start + _AT_ONCE].view(np.uint8)))  # by FAISS: in half of numpy's time
     return index
+
+
+def _asked(path: Path, dimension: int, rows: int, index: faiss.IndexIVFPQFastScan) -> NDArray[np.float32]:
+    some = np.random.default_rng(_SEED).choice(rows, denoising.ROWS_OF_A_COMPONENT * dimension, replace=False)
+    vectors = np.memmap(path, dtype="<f2", mode="r", shape=(rows, dimension))[np.sort(some)].astype(np.float32)
+    coding: Any = index.pq  # the stubs know only the C++ signatures
+    return denoising.learn(vectors, coding.decode(coding.compute_codes(vectors)))
 
 
 def _write_bytes(path: Path, data: bytes | memoryview) -> None:

@@ -1,0 +1,30 @@
+"""Denoising: what a query asks of codes, so that the errors of the codes disturb its ranking least.
+
+A coded row ``c`` is its vector ``x`` and an error. The error points anywhere, also where the vectors of a modality hardly differ from
+one another; a query of another modality has most of its length there, and so ranks by noise. The best linear guess of ``x`` is
+``A c + b`` (a Wiener filter, learned from rows and their codes), and ``q · A c`` is ``(A' q) · c``: the same scan with another query.
+The scores of the rows that are compared at last are exact all the same. Measured on 100,000 pictures (`bench/search.py`): texts
+find as much comparing 230 rows as with 3,070 before; pictures need 120 instead of 80.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bindery.vectors import Vectors
+
+ROWS_OF_A_COMPONENT = 10
+"""So many rows are learned from; with fewer there is nothing to learn safely."""
+_RIDGE = 0.02  # of the mean variance of a component, so that directions with too few examples are not guessed
+
+
+def enough(rows: int, dimension: int) -> bool:
+    return rows >= ROWS_OF_A_COMPONENT * dimension
+
+
+def learn(rows: Vectors, coded: Vectors) -> Vectors:
+    """``A'`` ``(d, d)``, from vectors ``(n, d)`` and what their codes say they are ``(n, d)``; ``A' @ q`` is asked of the codes."""
+    rows, coded = rows - rows.mean(axis=0), coded - coded.mean(axis=0)
+    seen = coded.T @ coded
+    seen[np.diag_indices(len(seen))] += _RIDGE * np.trace(seen) / len(seen) + np.finfo(np.float32).tiny
+    return np.linalg.solve(seen, coded.T @ rows).astype(np.float32)
