@@ -20,7 +20,7 @@ from bindery.settings import Settings
 from bindery.vectors import Vectors, normalize
 
 DIMENSION = 16
-ROWS = 600
+ROWS = 2400
 TIERS = Tiers(exact_rows=200, always_exact=20, gpu=True)
 
 
@@ -107,8 +107,8 @@ def test_deleted_rows_stay_away_and_new_ones_are_found(collection: LocalCollecti
 
 def test_filters_and_many_hits_are_answered_by_the_processor(collection: LocalCollection, device: type[FakeGpuIndex]) -> None:
     query = _rows(4, 1)[0]
-    assert "segments_on_gpu" not in _same(collection, query, filter={"n": {"lt": 400}})
-    assert "segments_on_gpu" not in _same(collection, query, top_k=ROWS)
+    assert "segments_on_gpu" not in _same(collection, query, filter={"n": {"lt": ROWS * 2 // 3}})
+    assert "segments_on_gpu" not in _same(collection, query, top_k=1000)
     assert device.searches == 0
 
 
