@@ -76,13 +76,17 @@ def feature_views(
     """Features of ``views`` views of every readable item. ``report`` is told the number of items done."""
     kept: list[Item] = []
     rows: list[Tensor] = []
+    places: dict[tuple[Path, str | None, str], Tensor] = {}  # a file that is listed twice, with other words, is seen once
     for index, item in enumerate(decoder.items):
-        tensors = decoder.tensors(index)
+        place = (item.root, item.shard, item.path)
+        tensors = None if place in places else decoder.tensors(index)
         if tensors is not None:
             pixels = tensors["pixel_values"]
             others = [augment(pixels, how, np.random.default_rng([seed, index, view])) for view in range(1, views)]
             batch = torch.from_numpy(np.stack([pixels, *others])).to(device)  # (views, channels, ...)
-            rows.append(torch.cat([tower.features(chunk).cpu() for chunk in batch.split(_CHUNK)]))
+            places[place] = torch.cat([tower.features(chunk).cpu() for chunk in batch.split(_CHUNK)])
+        if place in places:
+            rows.append(places[place])
             kept.append(item)
         report(index + 1)
     return FeatureViews(tuple(kept), torch.stack(rows) if rows else torch.empty(0), dict(decoder.skipped))

@@ -136,6 +136,8 @@ def _feature_batches(
     assert recipe.features is not None
     wanted = recipe.features.views
     meaning = f"{recipe.spec.model_dump_json()} {recipe.augment.model_dump_json()} {wanted} {recipe.seed}"
+    if (motion := getattr(getattr(tower, "config", None), "motion", None)) is not None:
+        meaning += f" {motion.model_dump_json()}"  # the only part in front of the head that is shaped by more than its weights
     file = None if cache is None else cache / f"{features_key(tower, decoder, meaning)}.safetensors"
     if file is not None and file.is_file():
         views = load_views(file, decoder.items)

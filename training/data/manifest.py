@@ -42,14 +42,14 @@ class Item:
     """How often it is drawn, beside the others."""
 
 
-def read_manifest(path: str | Path, *, split: str | None = None, wordless: bool = False) -> list[Item]:
+def read_manifest(path: str | Path, *, split: str | None = None, wordless: bool = False, label: str = "label") -> list[Item]:
     """The items of one split (None: all), in the file's order. ``wordless``: some may have neither captions nor a label.
 
-    Raises `ManifestError`.
+    ``label``: the column that is taken for the label. Raises `ManifestError`.
     """
     file = Path(path)
     rows = enumerate(_rows(file), start=1)
-    items = [item_of(row, root=file.parent, where=f"{file}, row {number}", wordless=wordless) for number, row in rows]
+    items = [item_of(row, root=file.parent, where=f"{file}, row {number}", wordless=wordless, label=label) for number, row in rows]
     return [item for item in items if split is None or item.split == split]
 
 
@@ -96,7 +96,7 @@ def _json_rows(file: Path, text: str) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def item_of(row: Mapping[str, Any], *, root: Path, where: str, wordless: bool = False) -> Item:
+def item_of(row: Mapping[str, Any], *, root: Path, where: str, wordless: bool = False, label: str = "label") -> Item:
     """A row's item. ``where`` names the row in a `ManifestError`."""
 
     def text(column: str) -> str:
@@ -108,7 +108,7 @@ def item_of(row: Mapping[str, Any], *, root: Path, where: str, wordless: bool = 
     cleaned = tuple(stripped for part in parts if (stripped := str(part).strip()))
     if not text("path"):
         raise ManifestError(f"{where} has no path")
-    if not cleaned and not text("label") and not wordless:
+    if not cleaned and not text(label) and not wordless:
         raise ManifestError(f"{where} has neither captions nor a label")
     return Item(
         id=text("id") or text("path"),
@@ -116,7 +116,7 @@ def item_of(row: Mapping[str, Any], *, root: Path, where: str, wordless: bool = 
         path=text("path"),
         shard=text("shard") or None,
         captions=cleaned,
-        label=text("label"),
+        label=text(label),
         split=text("split"),
         source=text("source"),
         licence=text("licence"),

@@ -1,6 +1,6 @@
 """The layout `manifest`: the project's own (docs/training.md), files loose or in tar shards.
 
-`where`: {manifests: {modality: file}, split, source}.
+`where`: {manifests: {modality: file}, split, source, label}.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class Manifests(BaseModel):
     source: str | None = None
     labels: tuple[str, ...] = ()
     """Only items of these labels; none: of all."""
+    label: str = "label"
+    """The column that says what an item is called; items without a word in it are left out where it is another than `label`."""
 
 
 def manifest_samples(data: Path, where: Mapping[str, Any]) -> Iterator[Sample]:
@@ -34,7 +36,8 @@ def manifest_samples(data: Path, where: Mapping[str, Any]) -> Iterator[Sample]:
     wanted, files = Manifests.model_validate(where), Files()
 
     def items(manifest: str) -> list[Item]:
-        found = [item for item in read_manifest(data / manifest, split=wanted.split) if wanted.source in (None, item.source)]
+        read = read_manifest(data / manifest, split=wanted.split, label=wanted.label)
+        found = [item for item in read if wanted.source in (None, item.source) and (item.label or wanted.label == "label")]
         return [item for item in found if not wanted.labels or item.label in wanted.labels]
 
     (first, manifest), *others = wanted.manifests.items()

@@ -1,19 +1,21 @@
 """A convolutional tower: an EfficientNet-Lite trunk and a small head. The small, quick sister of the ViT.
 
 Pictures, log-mel pictures and clips share the trunk's code; a clip's frames go through it one by one and the head sees their mean.
+Where `motion` is asked for the head is also told how the frames moved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from bindery.bundle import TensorInfo
+from training.towers.motion import Motion, MotionConfig, MotionHead
 from training.towers.tower import Tower, TowerShape, unit
 
 
@@ -70,6 +72,18 @@ class ConvNetConfig(TowerShape):
     tagger: TaggerConfig | None = Field(
         None, description="a classifier over the trunk whose answer the head corrects; None: the head alone"
     )
+    motion: MotionConfig | None = Field(
+        None, description="shifts from frame to frame, beside what the trunk sees; None: frames in any order"
+    )
+
+    @model_validator(mode="after")
+    def _something_can_move(self) -> Self:
+        if self.motion is not None:
+            if self.frames is None or self.frames < 2:
+                raise ValueError("motion needs frames, two at least")
+            if any(side % self.motion.grid for side in self.size):
+                raise ValueError(f"motion.grid {self.motion.grid} does not divide the size {self.size}")
+        return self
 
 
 class ConvNetTower(Tower):
@@ -82,8 +96,9 @@ class ConvNetTower(Tower):
         frames = () if config.frames is None else (config.frames,)
         self._picture = (config.channels, *frames, *config.size)
         self.inputs = (TensorInfo(name="pixel_values", dtype="float32", shape=("batch", *self._picture)),)
-        self.feature_width = config.features
+        self.feature_width = config.features + (0 if config.motion is None else config.motion.width)
         self.trunk = Trunk(config)
+        self.motion = None if config.motion is None else Motion(config.motion)
         self.head = Head(config)
         self.tagger = None if config.tagger is None else Tagger(config, config.tagger)
         if self.tagger is not None:  # the head corrects, and begins with nothing to say
@@ -99,10 +114,13 @@ class ConvNetTower(Tower):
     def vector(self, features: Tensor) -> Tensor:
         """``(batch, frames, features)`` → ``(batch, dimension)``, not yet of unit length."""
         vector: Tensor = self.head(features)
-        return vector if self.tagger is None else vector + self.tagger(features)
+        return vector if self.tagger is None else vector + self.tagger(features[..., : self.config.features])
 
     def features(self, pixel_values: Tensor) -> Tensor:
-        """``(batch, frames, features)``: what the trunk sees and the head works on; one frame for a still picture."""
+        """``(batch, frames, features)``: what the trunk sees and the head works on; one frame for a still picture.
+
+        With `motion` each frame's features are followed by its shifts to the next one.
+        """
         if self.config.apart and pixel_values.shape[2:] == self._picture[1:]:
             windows = pixel_values.shape[1]
             return self.trunk(pixel_values.flatten(0, 1).unsqueeze(1)).unflatten(0, (-1, windows))
@@ -111,9 +129,11 @@ class ConvNetTower(Tower):
                 f"pixel_values has shape {tuple(pixel_values.shape)}; this tower takes (batch, {', '.join(map(str, self._picture))})"
             )
         frames = self.config.frames or 1
+        pictures = pixel_values
         if self.config.frames is not None:
-            pixel_values = pixel_values.transpose(1, 2).flatten(0, 1)  # (batch * frames, channels, height, width), frames innermost
-        return self.trunk(pixel_values).unflatten(0, (-1, frames))
+            pictures = pixel_values.transpose(1, 2).flatten(0, 1)  # (batch * frames, channels, height, width), frames innermost
+        seen = self.trunk(pictures).unflatten(0, (-1, frames))
+        return seen if self.motion is None else torch.cat([seen, self.motion(pixel_values)], dim=-1)
 
 
 class Head(nn.Module):
@@ -126,10 +146,13 @@ class Head(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.hidden = nn.Linear(width, config.hidden) if config.hidden else None
         self.out = nn.Linear(config.hidden or width, config.dimension)
+        self.width = width
+        self.motion = None if config.motion is None else MotionHead(config.motion, config.dimension)
 
     def forward(self, features: Tensor) -> Tensor:
-        pooled = self.dropout(self.norm(features.mean(dim=1)))  # (batch, features)
-        return self.out(pooled if self.hidden is None else F.gelu(self.hidden(pooled)))
+        pooled = self.dropout(self.norm(features[..., : self.width].mean(dim=1)))  # (batch, features)
+        vector: Tensor = self.out(pooled if self.hidden is None else F.gelu(self.hidden(pooled)))
+        return vector if self.motion is None else vector + self.motion(features[..., self.width :])
 
 
 class Tagger(nn.Module):
