@@ -186,5 +186,6 @@ def _check_span(source: Source, first: int, last: int, length_s: float, rate: in
 
 def _finite(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """Not-a-number, infinity and what no sound can be (float files hold them) become silence: one would spoil the whole vector."""
-    is_sound = np.abs(samples) <= _LOUDEST  # False for not-a-number too
-    return samples if is_sound.all() else np.where(is_sound, samples, np.float32(0.0))
+    if samples.min() >= -_LOUDEST and samples.max() <= _LOUDEST:  # False for not-a-number too
+        return samples
+    return np.where(np.abs(samples) <= _LOUDEST, samples, np.float32(0.0))

@@ -97,7 +97,7 @@ def _from_pillow(image: Image.Image) -> Picture:
     if image.has_transparency_data:
         rgba = np.asarray(image.convert("RGBA"))
         return Picture(np.ascontiguousarray(rgba[..., :3]), np.ascontiguousarray(rgba[..., 3]), orientation)
-    return Picture(np.array(image if image.mode == "RGB" else image.convert("RGB")), orientation=orientation)
+    return Picture(np.asarray(image if image.mode == "RGB" else image.convert("RGB")), orientation=orientation)
 
 
 def _from_tiff(source: Source, page: TiffPage) -> Picture:

@@ -18,9 +18,12 @@ _TURNS = {1: (False, 0), 2: (True, 0), 3: (False, 2), 4: (True, 2), 5: (True, 1)
 def still(planes: NDArray[Any], spec: ImageSpec | ThermalSpec | DepthSpec) -> Tensors:
     """One picture ``(height, width, channels)``, uint8 or float32 in 0..1, resized, cropped and normalised; one channel is repeated."""
     resized = resize_crop(planes[None], spec.size, spec.interpolation, antialias=spec.antialias, load=to_unit)[0]
-    if resized.shape[2] == 1:
-        resized = resized.repeat(3, axis=2)
-    return {"pixel_values": np.ascontiguousarray(normalize(resized, spec.mean, spec.std).transpose(2, 0, 1))}  # (3, size, size)
+    tensor = resized.transpose(2, 0, 1)  # (channels, size, size), contiguous: the resize keeps channels apart
+    if len(tensor) == 1:
+        tensor = tensor.repeat(3, axis=0)
+    tensor -= np.asarray(spec.mean, dtype=np.float32)[:, None, None]
+    tensor /= np.asarray(spec.std, dtype=np.float32)[:, None, None]
+    return {"pixel_values": np.ascontiguousarray(tensor)}
 
 
 def to_unit(pixels: NDArray[Any]) -> NDArray[np.float32]:
@@ -32,11 +35,12 @@ def to_unit(pixels: NDArray[Any]) -> NDArray[np.float32]:
     return unit
 
 
-def normalize(pixels: NDArray[np.float32], mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
-    """Channels last."""
-    normal = pixels - np.asarray(mean, dtype=np.float32)
-    normal /= np.asarray(std, dtype=np.float32)
-    return normal
+def normalize_rows(pixels: NDArray[np.float32], mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """In place, for C-contiguous ``(..., width, channels)``: a whole row at a time, since three numbers at a time are slow."""
+    width = pixels.shape[-2]
+    rows = pixels.reshape(-1, width * len(mean))  # a view
+    rows -= np.tile(np.asarray(mean, dtype=np.float32), width)
+    rows /= np.tile(np.asarray(std, dtype=np.float32), width)
 
 
 def colours(picture: Picture, spec: ImageSpec | ThermalSpec) -> NDArray[np.uint8]:

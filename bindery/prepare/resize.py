@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +32,27 @@ class Taps:
     weights: Floats  # (out, taps)
 
 
+Places = slice | NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Band:
+    """Some output positions: ``matrix`` (out, read) times the input positions ``read``."""
+
+    read: Places
+    matrix: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """All that depends on the sides alone. ``columns`` count from the first of the columns in use."""
+
+    rows: tuple[_Band, ...]
+    used: Places
+    used_width: int
+    columns: tuple[_Band, ...]
+
+
 def resized_sides(height: int, width: int, size: int, *, floor_ratio: bool = False) -> tuple[int, int]:
     """(height, width) with the shorter side at ``size`` and the longer cut to a whole number.
 
@@ -46,34 +68,64 @@ def resize_crop(
 ) -> Floats:
     """``(n, height, width, channels)`` of any dtype to ``(n, size, size, channels)`` float32, a view on memory with channels first.
 
-    ``load`` turns a block of stored pixels into float32 (scaling, normalising) before it is filtered.
+    ``load`` turns a block of stored pixels into float32 (scaling, normalising) before it is filtered; 8-bit blocks become C-contiguous.
     """
-    height, width = planes.shape[1:3]
+    count, height, width, channels = planes.shape
+    plan = _plan(height, width, size, interpolation, antialias, floor_ratio)
+    used = plan.used_width
+    out = np.empty((count, channels, size, used), dtype=np.float32)  # channels apart, as the tensor will have them
+    for low, band in zip(range(0, size, _BAND), plan.rows, strict=True):
+        block = load(_taken(_taken(planes, band.read, 1), plan.used, 2))  # (n, read, used, channels)
+        flat = block.reshape(count, block.shape[1], -1)
+        filtered = np.matmul(band.matrix, flat).reshape(count, len(band.matrix), used, channels)
+        out[:, :, low : low + _BAND] = filtered.transpose(0, 3, 1, 2)
+    return _columns(out, plan.columns, size).transpose(0, 2, 3, 1)
+
+
+def _columns(planes: Floats, bands: tuple[_Band, ...], size: int) -> Floats:
+    """Filters the last axis of ``(n, channels, height, width)``."""
+    out = np.empty((*planes.shape[:3], size), dtype=np.float32)
+    for low, band in zip(range(0, size, _BAND), bands, strict=True):
+        out[..., low : low + _BAND] = np.matmul(planes[..., band.read], band.matrix.T)
+    return out
+
+
+def _taken(planes: NDArray[Any], places: Places, axis: int) -> NDArray[Any]:
+    """A view where the places are a slice, which they are whenever a picture shrinks with antialias."""
+    return planes[(slice(None),) * axis + (places,)] if isinstance(places, slice) else np.take(planes, places, axis=axis)
+
+
+@lru_cache(maxsize=16)  # pictures of one camera, and frames of one video, are alike; a plan has some 100 kB
+def _plan(height: int, width: int, size: int, interpolation: Interpolation, antialias: bool, floor_ratio: bool) -> _Plan:
     new_height, new_width = resized_sides(height, width, size, floor_ratio=floor_ratio)
     rows = _cropped(_taps(height, new_height, interpolation, antialias), size)
     columns = _cropped(_taps(width, new_width, interpolation, antialias), size)
-    used, places = np.unique(columns.places, return_inverse=True)
-    columns = Taps(places.reshape(columns.places.shape), columns.weights)
-    out = np.empty((planes.shape[0], planes.shape[3], size, len(used)), dtype=np.float32)  # channels apart, as the tensor will have them
-    for low in range(0, size, _BAND):
-        band = rows.places[low : low + _BAND]
-        read, at = np.unique(band, return_inverse=True)
-        block = load(np.take(np.take(planes, read, axis=1), used, axis=2))  # (n, read, used, channels)
-        matrix = _matrix(at.reshape(band.shape), rows.weights[low : low + _BAND], len(read))
-        flat = block.reshape(block.shape[0], len(read), -1)
-        out[:, :, low : low + _BAND] = np.matmul(matrix, flat).reshape(block.shape[0], len(band), *block.shape[2:]).transpose(0, 3, 1, 2)
-    return _columns(out, columns).transpose(0, 2, 3, 1)
+    used, at = np.unique(columns.places, return_inverse=True)
+    columns = Taps(at.reshape(columns.places.shape), columns.weights)
+    return _Plan(
+        tuple(_row_band(rows, low) for low in range(0, size, _BAND)),
+        _run(used),
+        len(used),
+        tuple(_column_band(columns, low) for low in range(0, size, _BAND)),
+    )
 
 
-def _columns(planes: Floats, taps: Taps) -> Floats:
-    """Filters the last axis of ``(n, channels, height, width)``."""
-    out = np.empty((*planes.shape[:3], len(taps.places)), dtype=np.float32)
-    for low in range(0, len(taps.places), _BAND):
-        places = taps.places[low : low + _BAND]
-        first, stop = int(places.min()), int(places.max()) + 1
-        matrix = _matrix(places - first, taps.weights[low : low + _BAND], stop - first)
-        out[..., low : low + _BAND] = np.matmul(planes[..., first:stop], matrix.T)
-    return out
+def _row_band(taps: Taps, low: int) -> _Band:
+    places = taps.places[low : low + _BAND]
+    read, at = np.unique(places, return_inverse=True)
+    return _Band(_run(read), _matrix(at.reshape(places.shape), taps.weights[low : low + _BAND], len(read)))
+
+
+def _column_band(taps: Taps, low: int) -> _Band:
+    places = taps.places[low : low + _BAND]
+    first, stop = int(places.min()), int(places.max()) + 1
+    return _Band(slice(first, stop), _matrix(places - first, taps.weights[low : low + _BAND], stop - first))
+
+
+def _run(places: NDArray[np.int64]) -> Places:
+    """Rising places as a slice, when none is left out."""
+    first, last = int(places[0]), int(places[-1])
+    return slice(first, last + 1) if last - first + 1 == len(places) else places
 
 
 def _matrix(places: NDArray[np.int64], weights: Floats, width: int) -> Floats:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bindery.decoded import Frames, Tensors
-from bindery.prepare.pixels import normalize, to_unit
+from bindery.prepare.pixels import normalize_rows, to_unit
 from bindery.prepare.resize import resize_crop
 from bindery.spec import VideoSpec
 
@@ -19,7 +19,9 @@ def prepare_video(frames: Frames, spec: VideoSpec) -> Tensors:
         pixels = np.rot90(pixels, frames.rotation // 90, axes=(1, 2))  # counter-clockwise
 
     def load(block: NDArray[Any]) -> NDArray[np.float32]:
-        return normalize(to_unit(block), spec.mean, spec.std)
+        unit = to_unit(block)  # an array of its own, since frames are 8-bit
+        normalize_rows(unit, spec.mean, spec.std)
+        return unit
 
     resized = resize_crop(pixels, spec.size, spec.interpolation, antialias=spec.antialias, load=load, floor_ratio=True)
     return {"pixel_values": np.ascontiguousarray(resized.transpose(3, 0, 1, 2))}  # (3, frames, size, size)

@@ -51,6 +51,19 @@ def test_long_sound_by_each_rule() -> None:
             assert window == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("rule", ["thirds_first", "thirds_middle", "even", "head"])
+@pytest.mark.parametrize("beyond", [1, 2, 30, 99, 101, 700])
+def test_windows_that_share_frames_are_those_of_their_own_samples(rule: str, beyond: int) -> None:
+    spec = SPEC.model_copy(update={"long_audio": rule})
+    samples = noise(400 + 160 * (spec.frames + beyond - 1))[0]
+    centred = samples - samples.mean(dtype=np.float64).astype(np.float32)
+    alone = [
+        log_mel(centred[160 * start :][: 400 + 160 * (spec.frames - 1)], spec).T for start in window_starts(spec.frames + beyond, spec)
+    ]
+    expected = (np.stack(alone) - np.float32(spec.mean)) / np.float32(spec.divisor)
+    assert np.abs(mel(samples, long_audio=rule) - expected).max() < 1e-5
+
+
 def test_as_many_windows_as_the_spec_says() -> None:
     spec = AudioSpec(frames=50, windows=4, long_audio="even")
     assert window_starts(250, spec) == (0, 67, 133, 200)

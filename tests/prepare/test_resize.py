@@ -56,6 +56,13 @@ def test_large_pictures_are_torchs_too(height: int, width: int, antialias: bool)
     assert np.abs(ours - by_torch(pixels, 224, "bicubic", antialias, False)).max() < 5e-4
 
 
+def test_pictures_of_one_size_do_not_hear_of_each_other() -> None:
+    first, second = np.random.default_rng(2).integers(0, 256, (2, 1, 61, 47, 3), dtype=np.uint8)
+    before = resize_crop(first, 24, "bicubic", antialias=True, load=to_unit).copy()
+    resize_crop(second, 24, "bicubic", antialias=True, load=to_unit)[...] = 9
+    assert np.array_equal(resize_crop(first, 24, "bicubic", antialias=True, load=to_unit), before)
+
+
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 512), st.booleans())
 def test_the_shorter_side_fits_and_the_longer_covers(height: int, width: int, size: int, floor_ratio: bool) -> None:
     new_height, new_width = resized_sides(height, width, size, floor_ratio=floor_ratio)
