@@ -31,9 +31,17 @@ class Verdict:
 
 
 def judge(
-    tower: Tower, text: FrozenText, judged: Decoder, prompts: Sequence[str], *, learned: float, calibrate: bool, device: str
+    tower: Tower,
+    text: FrozenText,
+    judged: Decoder,
+    prompts: Sequence[str],
+    *,
+    learned: float,
+    calibrate: bool,
+    device: str,
+    unknown: bool = True,
 ) -> Verdict:
-    """The tower is in eval mode. ``calibrate``: fit scale and cosine on these items; without it the scale is what was ``learned``."""
+    """The tower is in eval mode. ``calibrate``: fit the scale on these items, and the cosine where ``unknown``."""
     everything, every_vector = readable_vectors(tower, judged, device)
     labelled = [index for index, item in enumerate(everything) if item.label]
     items, vectors = [everything[index] for index in labelled], every_vector[labelled]
@@ -45,7 +53,8 @@ def judge(
     accuracy = top_k(vectors @ classes.T, right, 1)
     if not calibrate:
         return Verdict(accuracy, learned)
-    return Verdict(accuracy, fit_logit_scale(vectors, classes, right), fit_min_similarity(vectors, classes, right))
+    least = fit_min_similarity(vectors, classes, right) if unknown else None
+    return Verdict(accuracy, fit_logit_scale(vectors, classes, right), least)
 
 
 @torch.no_grad()

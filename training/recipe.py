@@ -98,6 +98,9 @@ class LossRecipe(_Part):
         description="who belongs together besides an item and its caption: nobody, items that drew the same text, or items of one label",
     )
     calibrate: bool = Field(False, description="replace the learned logit scale by the one that fits the held-out items best")
+    unknown: bool = Field(
+        True, description="calibrate min_similarity too; not where users ask for several kinds of labels that lie at different cosines"
+    )
 
 
 class Recipe(_Part):
@@ -146,6 +149,7 @@ _LATER: dict[str, Any] = {
     "spec": {"preemphasis": True, "frame_mean": True, "spectrum": True, "log_offset": True, "windows": True},
     "losses": {"negatives": True, "spared": True, "of": True, "sure": True},
     "optim": {"fall": True},
+    "loss": {"unknown": True},
     "compute": True,
     "watch": True,
     "data": {"modality": True, "member": True, "validation": True, "workers": True, "skip_labels": True, "balance": True, "wordless": True},

@@ -163,6 +163,7 @@ class _Run:
             recipe.prompts,
             learned=loop.scale.value,
             calibrate=recipe.loss.calibrate,
+            unknown=recipe.loss.unknown,
             device=self._device,
         )
         decoder = self._parts.decoder
