@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from bindery.decoded import Cuts, Extent, Prepared
 from bindery.engine import sandbox
+from bindery.engine.heap import keep_freed_memory
 from bindery.engine.stepback import step_back_process
 from bindery.engine.wire import Answer, Wire, WireError
 from bindery.errors import BinderyError, DecoderKilled, UnreadableMedia
@@ -66,6 +67,7 @@ class Stretch:
 def serve(connection: socket.socket, limits: Limits) -> None:
     """Wall this process in, say hello, then answer `Task`s, `Length`s and `Stretch`es from ``connection`` until it closes."""
     step_back_process()
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides when we end
     wire = Wire(connection)
     wire.send_hello(sandbox.enter(limits.decode_memory_bytes, connection.fileno()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from bindery.engine.pool import DecodePool
 from bindery.engine.worker import Task
@@ -82,6 +84,25 @@ def test_an_item_without_a_picture_in_it_fails_alone(pool: DecodePool, replaced:
     with pytest.raises(UnreadableMedia, match=r"half\.jpg"):
         junk.result(10)
     assert replaced == []
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library gives freed memory back as it likes")
+def test_a_decoder_keeps_its_memory_for_the_next_picture(pool: DecodePool, tmp_path: Path) -> None:
+    file = tmp_path / "large.jpg"
+    Image.new("RGB", (1280, 960), (10, 200, 90)).save(file)
+
+    def page_faults() -> int:
+        (worker,) = pool._living
+        return int(Path(f"/proc/{worker.process.pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+    def decode(times: int) -> None:
+        for _ in range(times):
+            pool.submit(picture(Source.of(file)), None).result(10)
+
+    decode(5)
+    before = page_faults()
+    decode(10)
+    assert page_faults() - before < 10 * 200  # the decoded bytes alone have 900 pages
 
 
 def test_a_file_that_needs_too_much_memory_fails_and_the_next_one_works(replaced: list[str]) -> None:
