@@ -18,7 +18,8 @@ from bindery.media.source import Source
 from tests.training.toyset import make_pictures
 from training.data.manifest import read_manifest
 from training.evaluation.encoders import TowerEncoder
-from training.starter.card import WORDS, credit_lines, data_table
+from training.starter.card import WORDS, beside_previous, credit_lines, data_table, own_table
+from training.starter.own_files import OwnFile, ask, made_files
 from training.starter.weights import WeightsMissing, _package_folder, import_lite0, import_minilm, import_tagger, lite0_weights
 from training.towers.build import build_tower
 from training.towers.convnet import ConvNetConfig
@@ -155,3 +156,29 @@ def test_the_card_counts_and_credits_what_was_used(tmp_path: Path) -> None:
     assert "| image | toy | CC0 | 8 |" in data_table(used)
     assert credit_lines(used) == "- **toy**: "
     assert "$accuracy" in WORDS.read_text(encoding="utf-8")
+
+
+def test_own_files_are_asked_about_and_shown_right_or_wrong() -> None:
+    files = list(made_files(np.random.default_rng(20)))
+    assert [file.data for file in files] == [file.data for file in made_files(np.random.default_rng(20))]
+    elephant = (EXAMPLES / "elephant.jpg").read_bytes()
+    files += [
+        OwnFile(f"{right}.jpg", "photo", "image", ("an elephant", "an accordion"), right, elephant, {})
+        for right in ("an elephant", "an accordion")
+    ]
+    answers = ask("starter", iter(files))
+    assert [one["hit"] for one in answers[-2:]] == [True, False]
+    assert all(one["right"] in one["labels"] and 0 <= one["best"][1]["probability"] <= one["best"][0]["probability"] for one in answers)
+    table = own_table(answers).splitlines()
+    assert len(table) == 2 + len(files)
+    assert table[-2].endswith("| yes |")
+    assert table[-1].endswith("| no: an accordion |")
+
+
+def test_the_card_sets_new_figures_beside_the_version_before() -> None:
+    now = {"rows": [{"task": "a", "figure": "top-1", "value": 0.9}, {"task": "b", "figure": "top-1", "value": 0.8}]}
+    before = {"bundle": {"version": "2"}, "rows": [{"task": "a", "figure": "top-1", "value": 0.7}]}
+    old, new = beside_previous(now, before)["rows"]
+    assert old["published"] == [{"model": "version 2", "value": 0.7}]
+    assert new["published"] == []
+    assert beside_previous(now, None) == now

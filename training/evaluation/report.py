@@ -26,11 +26,11 @@ def as_json(encoder: Encodes, tasks: Sequence[Task], measured: Measured) -> dict
     }
 
 
-def as_markdown(results: dict[str, Any], figures: Sequence[str] | None = None) -> str:
-    """A table of the results of `as_json`; ``figures``: only those."""
+def as_markdown(results: dict[str, Any], figures: Sequence[str] | None = None, *, others: str = "published") -> str:
+    """A table of the results of `as_json`; ``figures``: only those; ``others``: what the last column is called, where there is one."""
     rows = [row for row in results["rows"] if figures is None or row["figure"] in figures]
     beside = any(row.get("published") for row in rows)
-    head = ["task", "modality", "figure", "measured", "95 % interval", "n", "among", "chance", *(["published"] if beside else [])]
+    head = ["task", "modality", "figure", "measured", "95 % interval", "n", "among", "chance", *([others] if beside else [])]
     lines = [_line(head), _line(["---"] * len(head))]
     for row in rows:
         rank = row["figure"].endswith("median rank")

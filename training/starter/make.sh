@@ -17,7 +17,7 @@ export_to() { # DIRECTORY [more options]: into a new directory, then in place of
         exit 1
     fi
     rm -rf "$directory.new"
-    "$BIN/bindery-export" towers --name starter --version 1 --licence "$LICENCE" --share-weights \
+    "$BIN/bindery-export" towers --name starter --version 3 --licence "$LICENCE" --share-weights \
         --tower text="$WORK/towers/text" --weights text=int8 --samples text="$WORK/captions.txt" \
         --tower image="$WORK/towers/image" --weights image=float16 \
         --tower video="$WORK/towers/video" --weights video=float16 \
@@ -29,8 +29,15 @@ export_to() { # DIRECTORY [more options]: into a new directory, then in place of
     mv "$directory.new" "$directory"
 }
 
+PREVIOUS=
+if [ -f "$OUT/manifest.json" ]; then # the card sets the new figures beside those of the bundle that is replaced
+    "$BIN/bindery-eval" "$OUT" starter --data "$MEDIA" --device cpu --out "$WORK/previous"
+    PREVIOUS="--previous $WORK/previous/results.json"
+fi
 export_to "$WORK/draft"
 "$BIN/bindery-eval" "$WORK/draft" starter --data "$MEDIA" --device cpu --out "$WORK"
 "$BIN/python" -m training.starter.left_out --media "$MEDIA" --work "$WORK" --results "$WORK/results.json"
-"$BIN/python" -m training.starter.card --media "$MEDIA" --results "$WORK/results.json" --out "$WORK/MODEL_CARD.md"
+"$BIN/python" -m training.starter.own_files --bundle "$WORK/draft" --work "$WORK" --out "$WORK/own.json"
+# shellcheck disable=SC2086  # no option, or two words
+"$BIN/python" -m training.starter.card --media "$MEDIA" --results "$WORK/results.json" --own "$WORK/own.json" $PREVIOUS --out "$WORK/MODEL_CARD.md"
 export_to "$OUT" --card "$WORK/MODEL_CARD.md"
