@@ -104,7 +104,7 @@ def test_rows_say_what_may_be_said(tmp_path: Path) -> None:
 
 
 def test_both_steps_prepare_sounds_alike() -> None:
-    first, second = read_recipe(RECIPE).spec, read_recipe(RECIPE.parent / "sound.toml").spec
+    first, second = read_recipe(RECIPE).spec, read_recipe(RECIPE.parent / "audio.toml").spec
     assert first == second
     assert isinstance(first, AudioSpec)
     assert (first.mel_bins, first.frames) == (64, 96)  # the teacher's patch

@@ -14,12 +14,16 @@ import typer
 from training.assembly import Places
 from training.cli import console, run_recipe
 from training.data.batches import captions_of
-from training.data.manifest import read_manifest
+from training.data.manifest import Item, read_manifest, without_licences
 from training.recipe import read_recipe
+from training.starter.pool import command as make_pool
 from training.starter.weights import import_lite0, import_minilm, import_tagger
 from training.teach import command as teach
+from training.trainer import Saving
 
 RECIPES = Path(__file__).parent.parent / "recipes" / "starter"
+CLIPS = 32_000
+"""Mixtures of sounds that the audio tower learns from."""
 MODALITIES = ("image", "audio", "depth", "thermal", "video")
 
 
@@ -39,18 +43,35 @@ def command(
     lesson = towers / "tagger" / "image.npz"  # what the classifier sees in each picture: the image recipe's second teacher
     if not lesson.is_file():
         teach(bundle=str(towers), modality="tagger", manifest=media / "image" / "manifest.csv", out=lesson, key="id", device="cpu")
+    if "audio" in (only or MODALITIES):
+        if not (work / "pool" / "ids.txt").is_file():  # written last
+            make_pool(media=media, out=work / "pool", text=towers / "text", sounds=None, clips=CLIPS, seed=0)
+        saving = Saving(every=400, resume=True)
+        run_recipe(RECIPES / "hearing.toml", Places(work / "pool", towers, towers / "hearing"), saving=saving)
     for modality in only or MODALITIES:
-        run_recipe(RECIPES / f"{modality}.toml", Places(media, towers, towers / modality, work / "features"))
+        places = Places(media_of(modality, media, work), towers, towers / modality, work / "features")
+        run_recipe(RECIPES / f"{modality}.toml", places)
     console.print(f"tower packages in {towers}")
+
+
+def media_of(modality: str, media: Path, work: Path) -> Path:
+    """What a modality's recipe calls its media: sounds are learned from the pool that was made of them."""
+    return work / "pool" if modality == "audio" else media
+
+
+def items_of(modality: str, media: Path) -> list[Item]:
+    """The media that a modality's tower is made of, those held out for calibration included."""
+    data = read_recipe(RECIPES / f"{modality}.toml").data
+    return without_licences(read_manifest(media / modality / "manifest.csv", split=data.split), data.skip_licences)
 
 
 def write_captions(media: Path, out: Path, *, at_most: int = 400) -> None:
     """Captions of all modalities, evenly chosen, one a line: what the export measures the 8-bit text tower with."""
     captions: dict[str, None] = {}
     for modality in MODALITIES:
-        data = read_recipe(RECIPES / f"{modality}.toml").data
-        for item in read_manifest(media / data.manifest, split=data.split):
-            captions.update(dict.fromkeys(captions_of(item, data.templates)))
+        templates = read_recipe(RECIPES / f"{modality}.toml").data.templates
+        for item in read_manifest(media / modality / "manifest.csv", split="train"):
+            captions.update(dict.fromkeys(captions_of(item, templates)))
     out.write_text("\n".join(list(captions)[:: -(-len(captions) // at_most)]) + "\n", encoding="utf-8")
 
 

@@ -14,10 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
-from training.data.manifest import Item, read_manifest, without_licences
+from training.data.manifest import Item
 from training.evaluation.report import as_markdown
-from training.recipe import read_recipe
-from training.starter.__main__ import MODALITIES, RECIPES
+from training.starter.__main__ import MODALITIES, RECIPES, items_of
 
 WORDS = RECIPES / "card.md"
 RETRIEVAL = (
@@ -39,11 +38,7 @@ CALIBRATION = (
 
 def used_items(media: Path) -> dict[str, list[Item]]:
     """Modality → the items that its recipe trains on (those held out for calibration included)."""
-    used = {}
-    for modality in MODALITIES:
-        data = read_recipe(RECIPES / f"{modality}.toml").data
-        used[modality] = without_licences(read_manifest(media / data.manifest, split=data.split), data.skip_licences)
-    return used
+    return {modality: items_of(modality, media) for modality in MODALITIES}
 
 
 def data_table(used: dict[str, list[Item]]) -> str:
@@ -97,7 +92,8 @@ def model_card(
         calibration=as_markdown(results, CALIBRATION, others="before"),
         own=own_table(own),
         own_right=f"{sum(one['hit'] for one in own)} of {len(own)}",
-        left_out=", ".join(results.get("left_out_labels", ())),
+        left_out=", ".join(results.get("left_out", {}).get("image", ())),
+        left_out_sounds=", ".join(results.get("left_out", {}).get("audio", ())),
         data=data_table(used),
         credits=credit_lines(used),
     )

