@@ -81,11 +81,19 @@ def calibration_error(vectors: Vectors, labels: Vectors, right: Sequence[int], l
     return float(np.abs(apart).sum() / len(right)) if len(right) else math.nan
 
 
-def fit_min_similarity(vectors: Vectors, labels: Vectors, right: Sequence[int], kept: float = 0.95) -> float | None:
-    """The cosine that ``kept`` of the rightly named items reach with their label; None when none was named rightly."""
-    scores = vectors @ labels.T  # (n, labels)
-    named = scores.argmax(axis=1) == np.asarray(right)
-    return round(float(np.quantile(scores[named].max(axis=1), 1 - kept)), 4) if named.any() else None
+def fit_min_similarity(vectors: Vectors, labels: Vectors, right: Sequence[int]) -> float | None:
+    """The cosine that half of the items reach with the best wrong label, or, if less, 95 % of the rightly named with their own.
+
+    Labels that were trained on stand higher than right labels that were not, so the first is what keeps those from being called
+    unknown. None when there is one label, or none was named rightly.
+    """
+    scores, at = vectors @ labels.T, np.asarray(right)  # (n, labels)
+    named = scores.argmax(axis=1) == at
+    if scores.shape[1] < 2 or not named.any():
+        return None
+    own = np.quantile(scores[named].max(axis=1), 0.05)
+    scores[np.arange(len(at)), at] = -np.inf
+    return round(float(min(own, np.median(scores.max(axis=1)))), 4)
 
 
 def fit_logit_scale(vectors: Vectors, labels: Vectors, right: Sequence[int]) -> float:
