@@ -92,8 +92,8 @@ def model_card(
         calibration=as_markdown(results, CALIBRATION, others="before"),
         own=own_table(own),
         own_right=f"{sum(one['hit'] for one in own)} of {len(own)}",
-        left_out=", ".join(results.get("left_out", {}).get("image", ())),
-        left_out_sounds=", ".join(results.get("left_out", {}).get("audio", ())),
+        left_out=", ".join(results.get("left_out_labels", {}).get("image", ())),
+        left_out_sounds=", ".join(results.get("left_out_labels", {}).get("audio", ())),
         data=data_table(used),
         credits=credit_lines(used),
     )

@@ -89,7 +89,7 @@ def command(
         measured = _measured(probe, media, work)
         names = {task.name for task in probe.tasks}
         document["rows"] = [row for row in document["rows"] if row["task"] not in names] + measured
-        document.setdefault("left_out", {})[probe.modality] = list(probe.left)
+        document.setdefault("left_out_labels", {})[probe.modality] = list(probe.left)
     results.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
