@@ -16,6 +16,7 @@ from training.cli import console, run_recipe
 from training.data.batches import captions_of
 from training.data.manifest import Item, read_manifest, without_licences
 from training.recipe import read_recipe
+from training.starter.moving import make_clips
 from training.starter.pool import command as make_pool
 from training.starter.weights import import_lite0, import_minilm, import_tagger
 from training.teach import command as teach
@@ -49,14 +50,16 @@ def command(
         saving = Saving(every=400, resume=True)
         run_recipe(RECIPES / "hearing.toml", Places(work / "pool", towers, towers / "hearing"), saving=saving)
     for modality in only or MODALITIES:
-        places = Places(media_of(modality, media, work), towers, towers / modality, work / "features")
-        run_recipe(RECIPES / f"{modality}.toml", places)
+        lessons = media_of(modality, media, work)
+        if modality == "video":
+            make_clips(media, lessons / "video", read_recipe(RECIPES / "video.toml").data.skip_licences)
+        run_recipe(RECIPES / f"{modality}.toml", Places(lessons, towers, towers / modality, work / "features"))
     console.print(f"tower packages in {towers}")
 
 
 def media_of(modality: str, media: Path, work: Path) -> Path:
-    """What a modality's recipe calls its media: sounds are learned from the pool that was made of them."""
-    return work / "pool" if modality == "audio" else media
+    """What a modality's recipe calls its media: sounds are learned from mixtures of them, clips beside others that were made to move."""
+    return {"audio": work / "pool", "video": work / "lessons"}.get(modality, media)
 
 
 def items_of(modality: str, media: Path) -> list[Item]:
