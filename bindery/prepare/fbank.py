@@ -14,7 +14,7 @@ Floats = NDArray[np.float32]
 
 _FRAME_S, _SHIFT_S = 0.025, 0.010
 _FLOOR = np.float32(np.finfo(np.float32).eps)  # log of silence: -15.942385
-_BLOCK = 48  # frames at a time: every step's array stays in the processor's cache, and no page is asked of the system
+_BLOCK = 128  # frames at a time: every step's array stays in the processor's cache
 
 
 def frame_samples(spec: AudioSpec) -> int:
