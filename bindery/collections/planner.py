@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from bindery.collections.denoising import crosses
 from bindery.collections.registry import Probed
 from bindery.collections.segment import Effort
 from bindery.collections.tiers import Tiers
@@ -44,7 +45,10 @@ def plan(rows: int, allowed: int, top_k: int, exact: bool, tiers: Tiers, probed:
         depth *= _DEEPER_FILTERED
     if depth * 4 >= allowed:  # comparing so many is no cheaper than comparing all
         return Plan("exact", None)
-    return Plan("scan", Effort(1.0, depth)) if filtered else Plan("ann", Effort(1.0 if probed is None else probed.share, depth))
+    denoised = probed is None or crosses(probed.modality, probed.query_modality)
+    if filtered:
+        return Plan("scan", Effort(1.0, depth, denoised))
+    return Plan("ann", Effort(1.0 if probed is None else probed.share, depth, denoised))
 
 
 def for_any(probes: Sequence[Probed]) -> Probed | None:
@@ -59,6 +63,7 @@ def for_any(probes: Sequence[Probed]) -> Probed | None:
         return hardest
     return replace(
         hardest,
+        query_modality="",
         share=1.0,
         depth=max(hardest.depth, safe_depth(hardest.rows, 10)),
         depth_100=max(safe_depth(hardest.rows, 100), *(one.depth_100 for one in probes)),

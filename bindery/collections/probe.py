@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bindery.collections.denoising import crosses
 from bindery.collections.flat import Keys
 from bindery.collections.registry import Probed
 from bindery.collections.segment import Segment
@@ -29,8 +30,8 @@ _NEIGHBOURS = 100
 _NS_OF_A_CODE, _NS_OF_A_ROW = 5.0, 350.0  # measured for 768 components; only their ratio matters
 _STEP = 1.08  # of the ladder of depths
 _MARGIN = 1.5
-"""Deeper than the probe found enough: queries to come are others than its own. On 100,000 rows it promised 0.9885 at a depth at which
-two hundred other texts found 0.9765; a compared row costs a third of a microsecond."""
+"""Queries of another modality look deeper than the probe found enough, for those to come are others than its own: on 100,000 rows it
+promised 0.9885 at a depth at which two hundred other texts found 0.9765. A compared row costs a third of a microsecond."""
 _Z = 2.326  # one-sided, 99 %
 _Z_OF_FEWER_LISTS = 2.576
 """99.5 %: of several shares the luckiest would be taken. Lists that are left out take many neighbours of few queries, which
@@ -51,6 +52,10 @@ class Asked:
     own: Keys | None
     target: float
     deepest: int
+
+    @property
+    def denoised(self) -> bool:
+        return crosses(self.modality, self.query_modality)
 
 
 Ranks = NDArray[np.int64]  # (queries, neighbours): in how deep a ranking the neighbour is found
@@ -81,8 +86,9 @@ def _chosen(asked: Asked, ranks: dict[float, Ranks], segments: int, rows: int) -
         depth = _enough(own[:, :10], target, 10, deepest, certainty)
         if depth is None:
             break  # fewer lists find less
-        depth = min(deepest, math.ceil(_MARGIN * depth))
-        depth_100 = math.ceil(_MARGIN * (_enough(own, target, 100, deepest, certainty) or 4 * deepest))  # 4: beyond what was looked at
+        margin = _MARGIN if asked.denoised else 1.0
+        depth = min(deepest, math.ceil(margin * depth))
+        depth_100 = math.ceil(margin * (_enough(own, target, 100, deepest, certainty) or 4 * deepest))  # 4: beyond what was looked at
         recall, bound = (round(value, 4) for value in _recall(own[:, :10], depth, _Z))
         cost = share * rows * _NS_OF_A_CODE + segments * depth * _NS_OF_A_ROW
         if best is None or cost < best[0]:
@@ -139,8 +145,8 @@ def _ranks(
         turn_of = np.empty(segment.lists, dtype=np.int64)  # of each list, for this query
         for query, vector in enumerate(asked.queries):
             _may_go_on(stop)
-            ranked = segment.by_code(vector, min(deepest, segment.rows), 1.0)
-            turn_of[segment.lists_by_nearness(vector)] = np.arange(segment.lists)
+            ranked = segment.by_code(vector, min(deepest, segment.rows), 1.0, denoised=asked.denoised)
+            turn_of[segment.lists_by_nearness(vector, denoised=asked.denoised)] = np.arange(segment.lists)
             turns = turn_of[lists[number][ranked]]
             mine = truth.segments[query] == number
             wanted = truth.places[query, mine]

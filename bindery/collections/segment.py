@@ -36,10 +36,14 @@ _TOGETHER_ROWS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much of a segment a search by code looks at. ``share``: of its lists; ``depth``: rows compared again."""
+    """How much of a segment a search by code looks at.
+
+    ``share``: of its lists; ``depth``: rows compared again; ``denoised``: whether the query is (see `denoising`).
+    """
 
     share: float
     depth: int
+    denoised: bool = True
 
 
 class _Together(threading.local):
@@ -160,18 +164,18 @@ class Segment:
         Also whether what was found is well within the rows that were compared: if not, more may lie beyond them.
         """
         depth = max(effort.depth, top_k)
-        places = self.by_code(query, depth, effort.share, allowed)
+        places = self.by_code(query, depth, effort.share, allowed, denoised=effort.denoised)
         scores, keys = self._compared(query, np.sort(places), top_k)
         if allowed is None:
             return scores, keys, True
         ranks = np.flatnonzero(np.isin(places, np.searchsorted(self._keys, keys)))
         return scores, keys, len(places) < depth or not len(ranks) or bool(ranks[-1] * 2 < depth)
 
-    def by_code(self, query: Vectors, depth: int, share: float, allowed: Mask | None = None) -> NDArray[np.int64]:
-        """Positions of the best ``depth`` of the allowed rows, by code alone, best first."""
+    def by_code(self, query: Vectors, depth: int, share: float, allowed: Mask | None = None, *, denoised: bool = True) -> NDArray[np.int64]:
+        """Positions of the best ``depth`` of the allowed rows, by code alone, best first. ``denoised``: see `denoising`."""
         faiss.omp_set_num_threads(1)
         selection = self._selection(allowed)
-        places = self._codes.search(self._of_codes(query), depth, params=self._scanning(share, selection))[1][0]
+        places = self._codes.search(self._of_codes(query, denoised), depth, params=self._scanning(share, selection))[1][0]
         return np.asarray(places[places >= 0])
 
     def to_gpu(self) -> None:
@@ -197,11 +201,11 @@ class Segment:
         """How many lists a scan over that share of them looks at."""
         return max(1, round(share * self.lists))
 
-    def lists_by_nearness(self, query: Vectors) -> NDArray[np.int64]:
+    def lists_by_nearness(self, query: Vectors, *, denoised: bool = True) -> NDArray[np.int64]:
         """All lists, in the order in which a scan over a share of them takes them."""
         faiss.omp_set_num_threads(1)
         quantizer = self._codes.quantizer  # type: ignore[attr-defined]
-        return np.asarray(quantizer.search(self._of_codes(query), self.lists)[1][0])
+        return np.asarray(quantizer.search(self._of_codes(query, denoised), self.lists)[1][0])
 
     def list_of_rows(self) -> NDArray[np.int64]:
         """The list that each row is in: ``(n,)``."""
@@ -213,9 +217,9 @@ class Segment:
                 found[faiss.rev_swig_ptr(inverted.get_ids(number), size)] = number
         return found
 
-    def _of_codes(self, query: Vectors) -> Vectors:
+    def _of_codes(self, query: Vectors, denoised: bool) -> Vectors:
         """What is asked of the codes for ``query`` ``(d,)``: ``(1, d)``."""
-        return (query if self._asked is None else self._asked @ query)[None, :]
+        return (self._asked @ query if denoised and self._asked is not None else query)[None, :]
 
     def _compared(self, query: Vectors, places: NDArray[np.int64], top_k: int) -> tuple[NDArray[np.float32], Keys]:
         """The best ``top_k`` of the rows at ``places``, which ascend, exactly, by score, then by key.
