@@ -23,7 +23,7 @@ class Yamnet:
     """One log-mel patch at a time: natural logarithm of 64 mel magnitudes + 0.001, 96 frames of 10 ms."""
 
     def __init__(self, path: Path) -> None:
-        from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]  # only those who make the starter need it
+        from ai_edge_litert.interpreter import Interpreter  # only those who make the starter need it
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # keeping all tensors is how the feature is read; it asks whether that is meant
