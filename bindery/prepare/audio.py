@@ -26,7 +26,7 @@ def prepare_audio(waveform: Waveform, spec: AudioSpec) -> Tensors:
     tensor = np.stack([mel.T for mel in mels])  # (windows, mel_bins, frames)
     tensor -= np.float32(spec.mean)
     tensor /= np.float32(spec.divisor)
-    return {"pixel_values": tensor}
+    return {"pixel_values": np.ascontiguousarray(tensor)}
 
 
 def window_starts(frames: int, spec: AudioSpec) -> tuple[int, ...]:

@@ -28,7 +28,7 @@ def starter() -> Bundle:
 
 
 def audio(count: int = 3) -> Tensors:
-    return {"pixel_values": np.random.default_rng(0).standard_normal((count, 3, 64, 500)).astype(np.float32)}
+    return {"pixel_values": np.random.default_rng(0).standard_normal((count, 10, 64, 96)).astype(np.float32)}
 
 
 def ready(bundle: Bundle, cache: Path) -> Prepacked:
