@@ -53,12 +53,7 @@ def mp4(
                 out.mux(track.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         out.mux(track.encode())
         if sound is not None and sound_s is not None:
-            whole = av.AudioFrame.from_ndarray(np.full((1, int(sound_s * 16_000)), 0.1, np.float32), format="fltp", layout="mono")
-            whole.sample_rate, whole.pts = 16_000, 0
-            fit = av.AudioResampler(format="fltp", layout="mono", rate=16_000, frame_size=sound.codec_context.frame_size)
-            for frame in [*fit.resample(whole), *fit.resample(None)]:
-                out.mux(sound.encode(frame))
-            out.mux(sound.encode(None))
+            add_quiet(out, sound, sound_s)
     return stream.getvalue()
 
 
@@ -68,3 +63,13 @@ def damaged(clip: bytes, at: float) -> bytes:
     first = clip.index(b"mdat") + 4 + int(at * size)
     length = size // 20
     return clip[:first] + bytes(length) + clip[first + length :]
+
+
+def add_quiet(out: av.container.OutputContainer, track: av.AudioStream, seconds: float) -> None:
+    """Fill a mono track of 16 kHz with a quiet, even sound."""
+    whole = av.AudioFrame.from_ndarray(np.full((1, int(seconds * 16_000)), 0.1, np.float32), format="fltp", layout="mono")
+    whole.sample_rate, whole.pts = 16_000, 0
+    fit = av.AudioResampler(format="fltp", layout="mono", rate=16_000, frame_size=track.codec_context.frame_size)
+    for frame in [*fit.resample(whole), *fit.resample(None)]:
+        out.mux(track.encode(frame))
+    out.mux(track.encode(None))

@@ -10,6 +10,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.longmedia import add_quiet
+
 Picture = NDArray[np.uint8]  # (height, width, 3)
 
 HEIGHT, WIDTH, RATE = 72, 128, 25
@@ -59,10 +61,5 @@ def film(
             out.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
         out.mux(stream.encode())
         if sound is not None and sound_s is not None:
-            whole = av.AudioFrame.from_ndarray(np.full((1, int(sound_s * 16_000)), 0.1, np.float32), format="fltp", layout="mono")
-            whole.sample_rate, whole.pts = 16_000, 0
-            fit = av.AudioResampler(format="fltp", layout="mono", rate=16_000, frame_size=sound.codec_context.frame_size)
-            for frame in [*fit.resample(whole), *fit.resample(None)]:
-                out.mux(sound.encode(frame))
-            out.mux(sound.encode(None))
+            add_quiet(out, sound, sound_s)
     return file.getvalue()

@@ -24,6 +24,10 @@ class Definition:
     bundle: str
     fields: Mapping[str, FieldType] = field(default_factory=dict)
 
+    def document(self) -> dict[str, Any]:
+        """As JSON says it."""
+        return {"name": self.name, "space": self.space, "dimension": self.dimension, "bundle": self.bundle, "fields": dict(self.fields)}
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Item:

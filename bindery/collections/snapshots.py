@@ -57,7 +57,7 @@ def take(db: sqlite3.Connection, collection_id: int, definition: Definition, fol
         snapshot = Snapshot(name, definition, items, path.stat().st_size, time.time())
         manifest = {
             "format": FORMAT,
-            "collection": _told(definition),
+            "collection": definition.document(),
             "items": items,
             "created_at": snapshot.created_at,
             "files": {_ITEMS: {"sha256": _digest(path), "bytes": snapshot.bytes}},
@@ -167,16 +167,6 @@ def _manifest(folder: Path, name: str) -> dict[str, Any]:
     if found != FORMAT or not isinstance(manifest.get("files"), dict):
         raise SnapshotDamaged(f"snapshot {name}: {_MANIFEST} has format {found!r}; this bindery reads {FORMAT}")
     return dict(manifest)
-
-
-def _told(definition: Definition) -> dict[str, Any]:
-    return {
-        "name": definition.name,
-        "space": definition.space,
-        "dimension": definition.dimension,
-        "bundle": definition.bundle,
-        "fields": dict(definition.fields),
-    }
 
 
 def _digest(path: Path) -> str:

@@ -85,13 +85,7 @@ async def find_collection(state: State, name: str) -> Collection:
 
 
 def rendered(state: CollectionState) -> dict[str, Any]:
-    definition = state.definition
-    return {
-        "name": definition.name,
-        "space": definition.space,
-        "dimension": definition.dimension,
-        "bundle": definition.bundle,
-        "fields": dict(definition.fields),
+    return state.definition.document() | {
         "metric": "cosine",
         "backend": state.backend,
         "items": state.items,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bindery.collections import Collection, Item, Store
@@ -78,6 +78,11 @@ def _check_against_the_grammar(collection: Collection, filter: dict[str, Any], r
 
 
 @given(filter=_FILTERS, rows=st.lists(st.tuples(_metadata(), st.one_of(st.none(), _WORDS.filter(bool)), _SECONDS), min_size=1, max_size=6))
+@example(
+    filter={"count": {"in": [-(2**63), 7]}},
+    rows=[({"count": -(2**63)}, None, None), ({"count": 7}, None, None), ({"count": 8}, None, None)],
+)
+@example(filter={"not": {"count": {"in": [-(2**63)]}}}, rows=[({"count": -(2**63)}, None, None), ({}, None, None)])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_milvus_finds_it_too(in_milvus: Collection, filter: dict[str, Any], rows: list[tuple[Any, Any, Any]]) -> None:
     _check_against_the_grammar(in_milvus, filter, rows)

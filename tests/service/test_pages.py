@@ -90,7 +90,7 @@ def test_series_are_there_before_their_first_event(small: httpx.Client) -> None:
         'bindery_items_refused_total{code="queue_full",@modality="thermal",model="toy"} 0.0',
         'bindery_decode_failures_total{cause="decoder_killed",@modality="thermal",model="toy"} 0.0',
         'bindery_deadline_misses_total{@modality="thermal",model="toy",stage="decode"} 0.0',
-        'bindery_cache_bytes{model="toy"} 0.0',
+        'bindery_cache_bytes{model="toy"} ',  # what other tests embedded may be in it
         'bindery_cache_total{@modality="thermal",model="toy",result="hit"} 0.0',
         'bindery_stage_seconds_count{@modality="thermal",model="toy",stage="decode"} 0.0',
         'bindery_workers_replaced_total{reason="timeout"} 0.0',

@@ -6,7 +6,7 @@ that lacks a field answers no to each comparison, and yes to its opposite, in ev
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from bindery.collections.fields import FieldValue
 from bindery.collections.filters import Compare, Condition, Join, Not
@@ -85,7 +85,7 @@ def _compared(test: Compare, column: str, *, negated: bool) -> str:
 def _test(test: Compare, column: str) -> str:
     """Never true of an item that lacks the field."""
     if test.operator == "in":
-        return f"({column} in [{', '.join(map(_literal, test.values))}])" if test.values else NOTHING
+        return _one_of(column, test.values)
     (value,) = test.values
     if test.operator == "prefix":
         # Two comparisons, not LIKE: there is no character in a value that needs care here.
@@ -95,10 +95,22 @@ def _test(test: Compare, column: str) -> str:
     return f"({column} {_ORDER[test.operator]} {_literal(value)})"
 
 
+def _one_of(column: str, values: Sequence[FieldValue]) -> str:
+    plain = [value for value in values if not _is_lowest(value)]
+    ways = [f"{column} in [{', '.join(map(_literal, plain))}]"] if plain else []
+    if len(plain) < len(values):  # lists take literals only, and that number has none
+        ways.append(f"{column} == {_literal(_LOWEST)}")
+    return f"({' or '.join(ways)})" if ways else NOTHING
+
+
+def _is_lowest(value: FieldValue) -> bool:
+    return isinstance(value, int) and value == _LOWEST
+
+
 def _literal(value: FieldValue) -> str:
     if isinstance(value, str):
         return text(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     # A minus is an operator on the number after it, and this number is none of 64 bits.
-    return f"({_LOWEST + 1} - 1)" if value == _LOWEST and isinstance(value, int) else repr(value)
+    return f"({_LOWEST + 1} - 1)" if _is_lowest(value) else repr(value)

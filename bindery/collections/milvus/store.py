@@ -226,14 +226,7 @@ class MilvusStore:
         return None
 
     def _told(self, definition: Definition) -> dict[str, Any]:
-        return {
-            "name": definition.name,
-            "space": definition.space,
-            "dimension": definition.dimension,
-            "bundle": definition.bundle,
-            "fields": dict(definition.fields),
-            "index": self._index.kind,
-        }
+        return definition.document() | {"index": self._index.kind}
 
     # The catalog: keys with JSON values
 
