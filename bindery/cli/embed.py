@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,6 +67,8 @@ def embed(
         limits = {"retry_failed": retry_failed, "max_error_rate": max_error_rate}
         raise typer.Exit(_source(inputs, out, {**options, **given, **limits}, settings))
     wanted = format or _format_of(out)
+    if wanted is Format.PARQUET:
+        _need_parquet()
     model = open_model(settings)
     if "clip_seconds" in options or options.get("clip_by") == "scenes":
         raise typer.Exit(_clips(model, modality, inputs, options, wanted, out))
@@ -82,6 +83,12 @@ def embed(
         raise typer.Exit(FAILED)
     write_bytes(_WRITERS[wanted](model, modality, inputs, results), out)
     raise typer.Exit(exit_code(len(inputs), failed))
+
+
+def _need_parquet() -> None:
+    from bindery.collections.portable_parquet import pyarrow
+
+    pyarrow()
 
 
 def _source(inputs: Sequence[str], out: Path | None, given: Mapping[str, object], settings: Settings) -> int:
@@ -163,11 +170,9 @@ def _npy(_model: Embedder, _modality: str, _inputs: Sequence[str], results: Resu
 
 def _parquet(model: Embedder, modality: str, inputs: Sequence[str], results: Results) -> bytes:
     """One row an input: name, modality, embedding (null when it failed), error (its code, null when it did not)."""
-    try:
-        pa = import_module("pyarrow")
-        parquet = import_module("pyarrow.parquet")
-    except ModuleNotFoundError:
-        raise InvalidParameter('Parquet needs pyarrow: pip install "bindery[parquet]"') from None
+    from bindery.collections.portable_parquet import pyarrow
+
+    pa, parquet = pyarrow(), pyarrow("pyarrow.parquet")
     vectors = [None if isinstance(result, BinderyError) else result.tolist() for result in results]
     table = pa.table(
         {

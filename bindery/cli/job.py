@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bindery.cli.console import complain, note, progress_console
 
 if TYPE_CHECKING:
+    from bindery.errors import BinderyError
     from bindery.jobs.executor import Crew
     from bindery.jobs.ledger import Job, Ledger
     from bindery.jobs.progress import Snapshot
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from bindery.settings import Settings
 
 _INTERRUPTED = 130  # as shells say it: 128 + SIGINT
+_NAMED = 3  # files in a note
 
 
 class Executor(StrEnum):
@@ -64,17 +66,27 @@ def run_job(spec: JobSpec, ledger: Ledger, open_target: OpenTarget, settings: Se
     from bindery.jobs.report import report_of
 
     job = _job(ledger, spec)
+    left_out: list[str] = []  # the first few
+
+    def keep(name: str) -> None:
+        if len(left_out) < _NAMED:
+            left_out.append(name)
+
     try:
-        report = asyncio.run(_run(job, ledger, open_target, settings, executor))
+        report = asyncio.run(_run(job, ledger, open_target, settings, executor, keep))
     except KeyboardInterrupt:
         note(f"interrupted: {report_of(ledger, ledger.job(job.id))}; what is done is kept, run it again for the rest")
         raise typer.Exit(_INTERRUPTED) from None
     if report.left_out:
-        note(f'left out {report.left_out} files of no kind that the bundle takes, or of several; a --rule "GLOB=MODALITY" takes them in')
+        files = f"{report.left_out} file{'s' if report.left_out > 1 else ''}"
+        such = f" ({', '.join(left_out)}{', ...' if report.left_out > len(left_out) else ''})"
+        note(f'left out {files} of no modality of the bundle, or of several{such}; a --rule "GLOB=MODALITY" takes them in')
     return report
 
 
-async def _run(job: Job, ledger: Ledger, open_target: OpenTarget, settings: Settings, executor: Executor) -> Report:
+async def _run(
+    job: Job, ledger: Ledger, open_target: OpenTarget, settings: Settings, executor: Executor, on_left_out: Callable[[str], None]
+) -> Report:
     from bindery.jobs.run import JobRun
 
     async with _crew(settings, executor) as crew:
@@ -84,7 +96,10 @@ async def _run(job: Job, ledger: Ledger, open_target: OpenTarget, settings: Sett
                 stage = f", held up by {now.bottleneck}" if now.bottleneck else ""
                 shown.update(shown.task_ids[0], completed=now.ended, total=now.listed, description=f"{now.rate:.1f} files/s{stage}")
 
-            run = JobRun(crew, open_target, ledger, job, on_failed=lambda name, error: complain(error, name), on_progress=show)
+            def failed(name: str, error: BinderyError) -> None:
+                complain(error, name)
+
+            run = JobRun(crew, open_target, ledger, job, on_failed=failed, on_left_out=on_left_out, on_progress=show)
             return await run.run()
 
 

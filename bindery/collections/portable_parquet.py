@@ -77,7 +77,7 @@ class ShardWriter:
     def __init__(self, path: Path, definition: Definition) -> None:
         self._definition = definition
         self._schema = _schema(definition)
-        self._writer = _pyarrow("pyarrow.parquet").ParquetWriter(path, self._schema)
+        self._writer = pyarrow("pyarrow.parquet").ParquetWriter(path, self._schema)
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -91,10 +91,10 @@ class ShardWriter:
 
 def items_between(path: Path, start: str = "", stop: str | None = None) -> list[Item]:
     """The items of a file that `ShardWriter` wrote whose ids are ``start`` or later, and before ``stop``. Raises `UnreadableMedia`."""
-    pa = _pyarrow("pyarrow")
+    pa = pyarrow("pyarrow")
     wanted = [("id", ">=", start), *([] if stop is None else [("id", "<", stop)])]
     try:
-        found = _pyarrow("pyarrow.parquet").read_table(path, columns=[*_NEEDED, *_OPTIONAL], filters=wanted)
+        found = pyarrow("pyarrow.parquet").read_table(path, columns=[*_NEEDED, *_OPTIONAL], filters=wanted)
     except (pa.ArrowException, OSError) as error:
         raise UnreadableMedia(f"{path.name} cannot be read: {error}") from error
     vectors = found.column("vector").combine_chunks()
@@ -117,7 +117,7 @@ def _pages(collection: Collection, rows_per_file: int) -> Iterator[tuple[list[It
 
 
 def _schema(definition: Definition) -> Any:
-    pa = _pyarrow("pyarrow")
+    pa = pyarrow("pyarrow")
     types = {
         "keyword": pa.string(),
         "integer": pa.int64(),
@@ -133,7 +133,7 @@ def _schema(definition: Definition) -> Any:
 
 
 def _table(items: Sequence[Item], definition: Definition, schema: Any) -> Any:
-    pa = _pyarrow("pyarrow")
+    pa = pyarrow("pyarrow")
     vectors = np.concatenate([item.vector for item in items]) if items else np.empty(0, np.float32)  # (n * d,)
     columns: dict[str, Any] = {name: [getattr(item, name) for item in items] for name in ("id", "modality", "uri", "start", "end")}
     columns["metadata"] = [json.dumps(item.metadata, ensure_ascii=False) for item in items]
@@ -176,7 +176,7 @@ def check(path: Path, definition: Definition) -> str | None:
 
 def rows(path: Path) -> Iterator[Row]:
     """Every row, in order. Raises `UnreadableMedia` where the file breaks off."""
-    pa = _pyarrow("pyarrow")
+    pa = pyarrow("pyarrow")
     number = 0
     with _open(path) as file:
         columns = [name for name in (*_NEEDED, *_OPTIONAL) if name in file.schema_arrow.names]
@@ -233,14 +233,15 @@ def _stated(file: Any, path: Path) -> Definition | None:
 
 
 def _open(path: Path) -> Any:
-    pa = _pyarrow("pyarrow")
+    pa = pyarrow("pyarrow")
     try:
-        return _pyarrow("pyarrow.parquet").ParquetFile(path)
+        return pyarrow("pyarrow.parquet").ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise UnreadableMedia(f"{path.name} is no Parquet file that can be read: {error}") from error
 
 
-def _pyarrow(module: str) -> Any:
+def pyarrow(module: str = "pyarrow") -> Any:
+    """The module, an extra. Raises `InvalidParameter` where it is not installed; ask before anything costs."""
     try:
         return import_module(module)
     except ModuleNotFoundError:
@@ -249,7 +250,7 @@ def _pyarrow(module: str) -> Any:
 
 def read_columns(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of any Parquet file as they stand. Raises `UnreadableMedia`."""
-    pa = _pyarrow("pyarrow")
+    pa = pyarrow("pyarrow")
     with _open(path) as file:
         try:
             for batch in file.iter_batches(_PAGE):

@@ -18,16 +18,19 @@ _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "
 
 
 class Intake:
-    """Of one run of a job. ``fields``: what the collection declares. ``tell`` hears of every entry that failed."""
+    """Of one run of a job. ``fields``: what the collection declares. ``tell`` hears of every entry that failed, ``tell_left_out``
+    of every file of no modality, or of several."""
 
     def __init__(
-        self, ledger: Ledger, job: Job, bundle: Bundle, fields: Mapping[str, FieldType], tell: Callable[[str, BinderyError], None]
-    ) -> None:
+        self, ledger: Ledger, job: Job, bundle: Bundle, fields: Mapping[str, FieldType],
+        tell: Callable[[str, BinderyError], None], tell_left_out: Callable[[str], None],
+    ) -> None:  # fmt: skip
         self._ledger = ledger
         self._job = job
         self._bundle = bundle
         self._fields = fields
         self._tell = tell
+        self._tell_left_out = tell_left_out
         self._stopping = False
         self._nameless = 0
 
@@ -57,6 +60,7 @@ class Intake:
                 continue
             if found is None:
                 left_out += 1
+                self._tell_left_out(name)
                 continue
             pending.append(found)
             if len(pending) == _AT_ONCE:

@@ -26,8 +26,8 @@ from bindery.jobs.worker import OnFailed, OnProgress, Worker, settled
 class JobRun:
     """Made and run on one event loop; ``crew`` does the work.
 
-    ``on_failed`` is told of every file, or clip of one, that failed. ``allowed`` says whether a file's uri may be read: a
-    manifest may name files anywhere.
+    ``on_failed`` is told of every file, or clip of one, that failed, ``on_left_out`` of every file of no modality. ``allowed``
+    says whether a file's uri may be read: a manifest may name files anywhere.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class JobRun:
         job: Job,
         *,
         on_failed: OnFailed | None = None,
+        on_left_out: Callable[[str], None] = lambda _: None,
         on_progress: OnProgress | None = None,
         allowed: Callable[[str], bool] = lambda _: True,
     ) -> None:
@@ -48,6 +49,7 @@ class JobRun:
         self._ledger = ledger
         self._job = job
         self._on_failed = on_failed
+        self._on_left_out = on_left_out
         self._on_progress = on_progress
         self._allowed = allowed
         self._progress: Progress | None = None
@@ -83,7 +85,7 @@ class JobRun:
         listing = await asyncio.to_thread(
             lambda: open_listing(spec.source, include=spec.include, rules=spec.rule_list(), allowed=self._allowed)
         )
-        intake = Intake(self._ledger, self._job, self._crew.bundle, target.fields, self._tell)
+        intake = Intake(self._ledger, self._job, self._crew.bundle, target.fields, self._tell, self._on_left_out)
         await settled(partial(intake.enter, listing), intake.stop)
         vanished = await asyncio.to_thread(intake.vanished)
         progress = self._progress = Progress(await asyncio.to_thread(self._ledger.counts, self._job.id))

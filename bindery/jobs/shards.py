@@ -21,7 +21,7 @@ from bindery.collections import Definition, Item, ItemResult, check_space
 from bindery.collections.clips import is_clip_of
 from bindery.collections.fields import check_fields
 from bindery.collections.model import FieldType
-from bindery.collections.portable_parquet import ROWS_PER_FILE, ShardWriter, items_between, row_count
+from bindery.collections.portable_parquet import ROWS_PER_FILE, ShardWriter, items_between, pyarrow, row_count
 from bindery.collections.records import to_record
 from bindery.errors import AlreadyExists, BinderyError, InvalidParameter, JobState, StorageFull
 from bindery.jobs.executor import Crew
@@ -168,6 +168,7 @@ def shards_in(out: Path) -> Iterator[Ledger]:
 
     Raises `AlreadyExists` for a folder with other Parquet files, `JobState` when it is held, `InvalidParameter`.
     """
+    pyarrow()
     home = out / HOME
     if not home.exists() and any(out.glob("*.parquet")):
         raise AlreadyExists(f"{out} holds Parquet files that are no shards of a job; name an empty folder")

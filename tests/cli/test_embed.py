@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,15 @@ def test_options_reach_the_decoder(run: Run, toy: Path) -> None:
     wanted = load(toy, threads=1).embed("audio", [DOG], start=0.5, end=1.0)
     given = run("embed", "--modality", "audio", DOG, "--option", "start=0.5", "--option", "end=1.0").json
     assert np.array_equal(np.array(given["items"][0]["embedding"], dtype=np.float32), wanted[0])
+
+
+def test_parquet_without_pyarrow_is_refused_before_any_work(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for command in (("--modality", "audio", DOG, "--out", tmp_path / "v.parquet"), (EXAMPLES, "--out", tmp_path / "shards")):
+        done = run("embed", *command)
+        assert done.code == 1
+        assert done.err == 'error[invalid_parameter]: Parquet needs pyarrow: pip install "bindery[parquet]"\n'
+    assert not list(tmp_path.glob("[vs]*"))
 
 
 def test_an_input_that_fails_is_told_and_the_others_are_kept(run: Run, tmp_path: Path) -> None:

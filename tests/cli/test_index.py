@@ -67,7 +67,7 @@ def test_bad_files_are_told_counted_and_tried_again(run: Run, tmp_path: Path) ->
             "error[unreadable_media]: bad.jpg",
             "error[empty_media]: empty.wav",
             "error[unreadable_media]: latin.txt",
-            "left out 1 files",
+            "left out 1 file of no modality of the bundle, or of several (other.zip)",
         ):
             assert told in done.err
 
