@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import structlog
 
@@ -20,6 +18,7 @@ from service.embedding import Outcome, arrived, embed_items
 from service.exchange import Exchange
 from service.fronts.far import FarEngine
 from service.inputs import Item
+from service.scratch import scratch_folder
 from service.spool import MEMORY_BYTES
 
 _SIDE_BY_SIDE = 2  # media of one request; each has several windows in work
@@ -86,8 +85,8 @@ async def _on_disk(source: Source) -> AsyncIterator[Source]:
     if source.data is None or len(source.data) <= MEMORY_BYTES:
         yield source
         return
-    with tempfile.TemporaryDirectory(prefix="bindery-clips-") as folder:
-        path = Path(folder) / "medium"
+    with scratch_folder("clips") as folder:
+        path = folder / "medium"
         await asyncio.to_thread(path.write_bytes, source.data)
         yield Source(source.name, path=path)
 

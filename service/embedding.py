@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -24,6 +23,7 @@ from service.fronts.far import FarEngine
 from service.inputs import Item, as_text
 from service.problems import Several
 from service.remote import Fetcher, Remote
+from service.scratch import scratch_folder
 
 Outcome = Embedded | BinderyError
 
@@ -48,8 +48,8 @@ async def arrived(engine: Engine, items: Sequence[Item], exchange: Exchange) -> 
         yield items
         return
     deadline = exchange.deadline(engine.limits)
-    with tempfile.TemporaryDirectory(prefix="bindery-urls-") as folder:
-        yield await asyncio.gather(*(_arrived(item, engine, exchange.fetcher, Path(folder), deadline) for item in items))
+    with scratch_folder("urls") as folder:
+        yield await asyncio.gather(*(_arrived(item, engine, exchange.fetcher, folder, deadline) for item in items))
 
 
 async def _embed_all(engine: Engine, items: Sequence[Item], exchange: Exchange) -> list[Outcome]:

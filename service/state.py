@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,7 @@ from service.labels import LabelVectors
 from service.models import Models
 from service.observe import Metrics
 from service.remote import Fetcher, policy_of
+from service.scratch import scratch_folder, sweep
 from service.tracing import Traces, open_traces
 
 log = structlog.get_logger(__name__)
@@ -45,7 +46,8 @@ class State:
         self._jobs: Jobs | None = None
         self._failure: BinderyError | None = None
         self._starting: asyncio.Task[None] | None = None
-        self._spool: tempfile.TemporaryDirectory[str] | None = None
+        self._folders = ExitStack()
+        self._spool: Path | None = None
 
     @property
     def limits(self) -> Limits:
@@ -92,7 +94,7 @@ class State:
     def spool(self) -> Path:
         """Where uploads lie while their request runs."""
         assert self._spool is not None, "the application was not started. This is a bug."
-        return Path(self._spool.name)
+        return self._spool
 
     @property
     def standing(self) -> Literal["starting", "ready", "failed"]:
@@ -136,7 +138,8 @@ class State:
         directories = [find_bundle(name, self.settings.bundle_places()) for name in self.settings.bundle_names()]
         self._store = await asyncio.to_thread(open_store, self.settings)
         self._ledger = await asyncio.to_thread(Ledger, self.settings.data_dir)
-        self._spool = tempfile.TemporaryDirectory(prefix="bindery-uploads-")
+        await asyncio.to_thread(sweep)
+        self._spool = self._folders.enter_context(scratch_folder("uploads"))
         self._starting = asyncio.create_task(self._start(directories), name="engine-start")
 
     async def close(self) -> None:
@@ -153,8 +156,7 @@ class State:
         self.fetcher.close()
         if self.traces is not None:
             await asyncio.to_thread(self.traces.close)
-        if self._spool is not None:
-            await asyncio.to_thread(self._spool.cleanup)
+        await asyncio.to_thread(self._folders.close)
 
     def _made_jobs(self) -> Jobs:
         assert self._store is not None, "the store is opened before the engine is. This is a bug."

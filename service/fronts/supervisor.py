@@ -12,7 +12,6 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from bindery.errors import InvalidParameter
 from bindery.settings import Settings
 from service.fronts.processes import SOCKET, run_engine, run_front
 from service.logs import configure_logs
+from service.scratch import scratch_folder, sweep
 
 log = structlog.get_logger(__name__)
 
@@ -45,8 +45,8 @@ Arguments = Callable[[Connection, bool], tuple[Any, ...]]
 def serve(settings: Settings) -> int:
     """Run the service until SIGTERM or SIGINT; the exit code. Raises `InvalidParameter` when the port cannot be had."""
     configure_logs(settings)
-    with _listening(settings) as sockets, tempfile.TemporaryDirectory(prefix="bindery-") as name, _Signals() as signals:
-        folder = Path(name)  # only this user may enter it
+    sweep()
+    with _listening(settings) as sockets, scratch_folder("server") as folder, _Signals() as signals:
         engine = _Child("engine", run_engine, lambda orders, _: (settings, folder, orders))
         fronts = [_Child(f"front-{n}", run_front, _front(settings, folder, n, one)) for n, one in enumerate(sockets)]
         family = [engine, *fronts]

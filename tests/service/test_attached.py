@@ -157,7 +157,7 @@ def test_nothing_is_left_on_disk(toy_settings: Settings, tmp_path: Path, monkeyp
             ),
         ]
         assert [answer.status_code for answer in answers] == [200, 422, 400]
-        (spool,) = tmp_path.glob("bindery-uploads-*")
+        (spool,) = tmp_path.glob("bindery-scratch-uploads-*")
         until = time.monotonic() + 10
         while list(spool.iterdir()) and time.monotonic() < until:  # an answer is sent before its request ends
             time.sleep(0.02)

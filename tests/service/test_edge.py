@@ -269,5 +269,5 @@ def test_a_file_larger_than_memory_is_spooled_and_gone_afterwards(client: httpx.
     answer = client.post("/v1/embed/audio", files={"file": ("long.wav", sound)})
     assert answer.status_code == 200
     assert answer.json()["usage"]["bytes"] == len(sound)
-    left = [path for path in Path(tempfile.gettempdir()).glob("bindery-uploads-*/*") if path.stat().st_size == len(sound)]
+    left = [path for path in Path(tempfile.gettempdir()).glob("bindery-scratch-uploads-*/*") if path.stat().st_size == len(sound)]
     assert left == []

@@ -56,7 +56,7 @@ def fetching(site: Site, toy_settings: Settings, tmp_path_factory: pytest.TempPa
     policy = replace(policy_of(settings), ports=frozenset({80, site.port}), allow=(ip_network("127.0.0.0/8"),))
     with served(settings, Fetcher(policy, limits, NAMES)) as address, httpx.Client(base_url=address, timeout=60) as client:
         yield client
-    assert list(Path(tempfile.gettempdir()).glob("bindery-urls-*")) == []
+    assert list(Path(tempfile.gettempdir()).glob("bindery-scratch-urls-*")) == []
 
 
 @pytest.fixture
