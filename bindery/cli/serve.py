@@ -52,6 +52,7 @@ def serve(
         raise InvalidParameter(f"the service cannot be started: {error.name} is not installed") from error
     config = processes.http_config(service.create_app(settings), settings)
     server = uvicorn.Server(config)
+    processes.settle()
     # uvicorn drains on SIGTERM and then raises it again; after an orderly stop the exit code is 0, not a death by signal.
     signal.signal(signal.SIGTERM, lambda *_: None)
     try:
