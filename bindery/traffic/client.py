@@ -22,12 +22,16 @@ class Reply:
     status: int = 0
     body: bytes = b""
     whole: bool = False
+    keeps: bool = False
+    """Whether the connection may be used again."""
+    parser: Any = None  # while it comes
 
     def on_body(self, data: bytes) -> None:
         self.body += data
 
     def on_message_complete(self) -> None:
         self.whole = True
+        self.keeps = self.parser.should_keep_alive()  # asked later, the parser has forgotten, and says no
 
 
 class Client:
@@ -65,7 +69,7 @@ class Client:
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> Reply:
         reply = Reply()
-        parser: Any = httptools.HttpResponseParser(reply)
+        reply.parser = parser = httptools.HttpResponseParser(reply)
         try:
             writer.write(request)
             while not reply.whole:
@@ -76,8 +80,10 @@ class Client:
         except BaseException:  # also when cancelled: half an answer must not meet the next request
             writer.close()
             raise
+        finally:
+            reply.parser = None  # they hold each other
         reply.status = parser.get_status_code()
-        if parser.should_keep_alive():
+        if reply.keeps:
             self._idle.append((reader, writer))
         else:
             writer.close()

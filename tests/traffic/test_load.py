@@ -22,6 +22,7 @@ from bindery.media.source import Source
 from bindery.settings import Settings
 from bindery.spec import AudioSpec, ImageSpec, Spec, VideoSpec
 from bindery.traffic.arrivals import due_times
+from bindery.traffic.client import Client
 from bindery.traffic.generator import Outcome, Plan, Run, run_load
 from bindery.traffic.mix import Mix, parse_mix
 from bindery.traffic.plot import draw_run
@@ -33,11 +34,16 @@ GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 FULL = b'HTTP/1.1 503 Busy\r\nContent-Length: 21\r\n\r\n{"code":"queue_full"}'
 
 
+CLOSING = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+
+
 @asynccontextmanager
-async def answering(answer: bytes, delay_s: float = 0.0) -> AsyncIterator[str]:
-    """A server that reads a request and gives ``answer`` after a while."""
+async def answering(answer: bytes, delay_s: float = 0.0, met: list[int] | None = None) -> AsyncIterator[str]:
+    """A server that reads a request and gives ``answer`` after a while. ``met`` grows by one a connection."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if met is not None:
+            met.append(1)
         try:
             while head := (await reader.readuntil(b"\r\n\r\n")).decode():
                 length = int(head.lower().split("content-length: ")[1].split("\r\n")[0])
@@ -45,6 +51,8 @@ async def answering(answer: bytes, delay_s: float = 0.0) -> AsyncIterator[str]:
                 await asyncio.sleep(delay_s)
                 writer.write(answer)
         except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
             writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -92,6 +100,17 @@ async def test_a_slow_server_does_not_slow_its_own_load_down() -> None:
         run = await run_load(Plan(url, rate=50, duration_s=1, arrivals="constant"), {"text": 1.0})
     assert len(run.outcomes) == 49  # a closed loop would have sent two
     assert all(outcome.status == 200 and outcome.latency_ms >= 500 for outcome in run.outcomes)
+
+
+@pytest.mark.parametrize(("answer", "most"), [(GOOD, 3), (CLOSING, 12)])
+async def test_connections_are_kept_unless_the_server_says_close(answer: bytes, most: int) -> None:
+    met: list[int] = []
+    async with answering(answer, met=met) as url:
+        client = Client(url, {})
+        for _ in range(4):
+            await asyncio.gather(*(client.post("/", "text/plain", b"x") for _ in range(3)))
+        client.close()
+    assert len(met) == most
 
 
 async def test_open_requests_are_bounded_and_what_is_over_counts_as_dropped() -> None:
