@@ -15,14 +15,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bindery.decoded import Waveform
     from bindery.embedder import Embedder, load
     from bindery.errors import BinderyError
     from bindery.search import open_collection
 
 __version__ = "0.1.0"
-__all__ = ["BinderyError", "Embedder", "load", "open_collection"]
+__all__ = ["BinderyError", "Embedder", "Waveform", "load", "open_collection"]
 
-_HOMES = {"load": "bindery.embedder", "Embedder": "bindery.embedder", "BinderyError": "bindery.errors", "open_collection": "bindery.search"}
+_HOMES = {
+    "load": "bindery.embedder",
+    "Embedder": "bindery.embedder",
+    "Waveform": "bindery.decoded",
+    "BinderyError": "bindery.errors",
+    "open_collection": "bindery.search",
+}
 
 
 def __getattr__(name: str) -> Any:

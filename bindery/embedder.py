@@ -5,13 +5,10 @@
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +16,8 @@ from numpy.typing import NDArray
 from bindery.bundle import Bundle, Precision, find_bundle, open_bundle
 from bindery.clips import Clip, failure, mean_vector, part, windows
 from bindery.decoded import Extent, Prepared
-from bindery.errors import BinderyError, EmptyMedia, InvalidParameter, TooLong, UnsupportedMedia
+from bindery.errors import BinderyError, InvalidParameter
+from bindery.in_memory import Input, source_of, text_of
 from bindery.kinds import KINDS, parse_options
 from bindery.limits import Limits
 from bindery.media.scenes import find_cuts
@@ -32,9 +30,6 @@ from bindery.runtime.open import Device, open_encoder
 from bindery.spec import CLIP_SECONDS, Options, PartOptions, TextSpec
 from bindery.vectors import Vectors
 from bindery.zeroshot import expand_labels, label_vectors, probabilities, unknown
-
-Input: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | Source | NDArray[Any] | Any
-"""A text, or a media file as a path, bytes, an open file, a Pillow image or an array (pixels of an image, metres of a depth map)."""
 
 
 class Embedder:
@@ -164,10 +159,10 @@ class Embedder:
         """One input's tensors. Raises the media errors of its kind."""
         spec = self.bundle.modality(modality).spec
         if isinstance(spec, TextSpec):
-            return self._tokenizer(modality, spec).encode(_as_text(value, self.limits))
+            return self._tokenizer(modality, spec).encode(text_of(value, self.limits))
         prepare = KINDS[spec.kind].prepare
         assert prepare is not None, f"kind {spec.kind} has no way from a file to a tensor. This is a bug."
-        return prepare(_as_source(modality, value), spec, options, self.limits)
+        return prepare(source_of(modality, spec.kind, value), spec, options, self.limits)
 
     def encoder(self, modality: str) -> Encoder:
         if modality not in self._encoders:
@@ -182,10 +177,11 @@ class Embedder:
         return self._encoders[modality]
 
     def _clips_or_error(self, modality: str, value: Input, options: PartOptions) -> list[Clip] | BinderyError:
-        measure = KINDS[self.bundle.modality(modality).kind].measure
+        kind = self.bundle.modality(modality).kind
+        measure = KINDS[kind].measure
         assert measure is not None, f"{modality} cannot be cut into clips. This is a bug."
         try:
-            source = _as_source(modality, value)
+            source = source_of(modality, kind, value)
             extent = measure(source, self.limits)
             cut = windows(source.name, extent, options, self.limits, self._cuts(source, extent, options))
         except BinderyError as error:
@@ -246,35 +242,3 @@ def load(
 
 def _as_list(inputs: Input | Sequence[Input]) -> list[Input]:
     return list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-
-
-def _as_text(value: Input, limits: Limits) -> str:
-    if not isinstance(value, str):
-        raise UnsupportedMedia(f"a text is a string, not {type(value).__name__}")
-    if len(value) > limits.text_chars:
-        raise TooLong(f"the text has {len(value)} characters; at most {limits.text_chars} are taken (limit text_chars)")
-    return value
-
-
-def _as_source(modality: str, value: Input) -> Source:
-    if isinstance(value, np.ndarray):
-        return _array_source(modality, value)
-    if hasattr(value, "save") and hasattr(value, "getbands"):  # a Pillow image, without importing Pillow for those who have none
-        stream = io.BytesIO()
-        value.save(stream, format="PNG")
-        return Source.of(stream.getvalue(), name="image.png")
-    if isinstance(value, (bytes, bytearray)) and not value:
-        raise EmptyMedia(f"the {modality} input has no bytes")
-    return Source.of(value)
-
-
-def _array_source(modality: str, array: NDArray[Any]) -> Source:
-    # An array becomes the lossless file that holds it, so it walks the same way as every other input.
-    stream = io.BytesIO()
-    if array.dtype == np.uint8 and array.ndim == 3:
-        from PIL import Image
-
-        Image.fromarray(array).save(stream, format="PNG")
-        return Source.of(stream.getvalue(), name=f"{modality} array")
-    np.save(stream, array, allow_pickle=False)
-    return Source.of(stream.getvalue(), name=f"{modality} array")

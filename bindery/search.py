@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from bindery.collections import Collection, CollectionStore, Item, ItemResult, Query, SearchResult, Store, check_space, new_item_id
-from bindery.embedder import Embedder, Input, load
-from bindery.errors import BinderyError, BundleNotFound, InvalidParameter
+from bindery.embedder import Embedder, load
+from bindery.errors import AlreadyExists, BinderyError, BundleNotFound, InvalidParameter
+from bindery.in_memory import Input
 from bindery.kinds import KINDS, parse_options
 from bindery.moments import Medium, store_media
 from bindery.spec import PartOptions
@@ -229,20 +230,27 @@ def open_collection(
     model: Embedder | str | None = None,
     create: bool = False,
     *,
+    fields: Mapping[str, str] | None = None,
     store: CollectionStore | None = None,
 ) -> SearchableCollection:
-    """Open a collection of a data directory. ``create`` makes it when it is missing, in the space of ``model``.
+    """Open a collection of a data directory. ``create`` makes it when it is missing, in the space of ``model``, with ``fields``:
+    the metadata that filters may ask for, each a `keyword`, `integer`, `number`, `boolean` or `datetime`.
 
     ``model``: an `Embedder`, a bundle's name or directory; by default the bundle the collection was made with ("starter" for
     a new one). ``store``: another store than that of ``data_dir``, such as a `MilvusStore`; closing the collection closes it.
-    A service may run on the same store. Raises `UnknownCollection`, `SpaceMismatch`, `CatalogDamaged`, bundle errors.
+    A service may run on the same store. Raises `UnknownCollection`, `AlreadyExists` (with other fields), `SpaceMismatch`,
+    `CatalogDamaged`, bundle errors.
     """
     opened = load(model) if isinstance(model, str) else model
     store = store or Store(data_dir, make=create)
     try:
-        if create and name not in store:
+        if create and name in store:
+            found = store.get(name).definition
+            if fields is not None and found.fields != dict(fields):
+                raise AlreadyExists(f"collection {name!r} has the fields {dict(found.fields)}")
+        elif create:
             opened = opened or load()
-            store.create(name, space=opened.space, dimension=opened.dimension, bundle=opened.bundle.name)
+            store.create(name, space=opened.space, dimension=opened.dimension, bundle=opened.bundle.name, fields=fields)
         return SearchableCollection(store, store.get(name), opened)
     except BaseException:
         store.close()

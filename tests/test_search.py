@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import bindery
 from bindery.collections import Store
 from bindery.embedder import Embedder, load
-from bindery.errors import BundleNotFound, InvalidParameter, SpaceMismatch, UnknownCollection, UnknownItem
+from bindery.errors import AlreadyExists, BundleNotFound, InvalidParameter, SpaceMismatch, UnknownCollection, UnknownItem
 from bindery.search import SearchableCollection, blend
 from bindery.vectors import normalize
 from tests import longmedia
@@ -103,6 +103,18 @@ def test_ids_and_metadata_must_be_as_many_as_the_inputs(shelf: SearchableCollect
 def test_a_collection_is_not_made_unless_asked(tmp_path: Path, model: Embedder) -> None:
     with pytest.raises(UnknownCollection):
         bindery.open_collection("nope", tmp_path, model)
+
+
+def test_fields_are_declared_when_it_is_made(tmp_path: Path, model: Embedder) -> None:
+    with bindery.open_collection("shelf", tmp_path, model, create=True, fields={"year": "integer"}) as shelf:
+        shelf.add("text", ["rain", "snow"], ids=["rain", "snow"], metadata=[{"year": 2024}, {"year": 1999}])
+        assert [hit.id for hit in shelf.search(text="snow", filter={"year": {"gte": 2020}})] == ["rain"]
+    for fields in (None, {"year": "integer"}):
+        bindery.open_collection("shelf", tmp_path, model, create=True, fields=fields).close()
+    with pytest.raises(AlreadyExists, match="year"):
+        bindery.open_collection("shelf", tmp_path, model, create=True, fields={"year": "keyword"})
+    with pytest.raises(InvalidParameter):
+        bindery.open_collection("other", tmp_path, model, create=True, fields={"year": "century"})
 
 
 def test_a_model_of_another_space_is_refused(tmp_path: Path, model: Embedder) -> None:
