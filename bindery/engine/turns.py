@@ -37,6 +37,13 @@ class Turns:
             self._pass_on()
 
     def _pass_on(self) -> None:
+        """Whoever had the turn may want the next one, too: it comes to ask for it before the next one is chosen."""
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._choose)
+        else:
+            self._taken = False
+
+    def _choose(self) -> None:
         self._waiting = [(since, turn) for since, turn in self._waiting if not turn.done()]
         if not self._waiting:
             self._taken = False

@@ -30,6 +30,20 @@ async def test_whoever_waits_longest_is_next_not_whoever_asked_first() -> None:
         pass
 
 
+async def test_who_has_just_had_a_turn_has_the_next_one_too_when_what_it_has_left_came_first() -> None:
+    turns, order = Turns(), list[str]()
+
+    async def texts() -> None:
+        for since in (1.0, 2.0, 9.0):
+            await _wait(turns, f"texts of {since}", since, order)
+
+    async with turns.turn(lambda: 0.0):
+        running = [asyncio.create_task(texts()), asyncio.create_task(_wait(turns, "pictures of 5.0", 5.0, order))]
+        await asyncio.sleep(0.01)
+    await asyncio.gather(*running)
+    assert order == ["texts of 1.0", "texts of 2.0", "pictures of 5.0", "texts of 9.0"]
+
+
 async def test_who_leaves_while_waiting_or_at_the_moment_of_his_turn_holds_nobody_up() -> None:
     turns, order = Turns(), list[str]()
     async with turns.turn(lambda: 0.0):
