@@ -141,6 +141,7 @@ class _Incoming:
     def close(self) -> None:
         if self._watch is not None:
             self._watch.cancel()
+            self._watch = None  # it holds this, too: nobody but the garbage collector would find them
 
     async def _watch_line(self) -> Message:
         message = await self._receive()

@@ -14,7 +14,7 @@ from fastapi import Request
 from bindery.bundle import Bundle, find_bundle
 from bindery.collections import CollectionStore, open_store
 from bindery.engine.engine import Engine
-from bindery.errors import BinderyError, EngineDown, QueueFull, Starting
+from bindery.errors import BinderyError, EngineDown, Starting
 from bindery.jobs.ledger import Ledger
 from bindery.limits import Limits
 from bindery.settings import Settings
@@ -121,11 +121,8 @@ class State:
         refusal: BinderyError | None = None
         for engine in self._models.engines if self.standing == "ready" else ():  # else the route says why not
             known = modality if modality is not None and modality in engine.encoders else next(iter(engine.encoders), "")
-            try:
-                engine.check_crowd(known, exchange.priority, deadline)
-            except QueueFull as error:
-                refusal = error
-            else:
+            refusal = engine.crowd(known, exchange.priority, deadline)
+            if refusal is None:
                 return None
         return refusal
 

@@ -132,40 +132,44 @@ class Admission:
         """Seats for all, or `QueueFull` for all. An idle engine takes whatever comes: waiting would not make it fit."""
         if self.work_ms("batch") < _BUSY_MS:  # a queue begins here: the time before it tells nothing
             self._done, self._window = Cost(), time.monotonic()
-        if self.seats:
+        refusal = self._refusal(wanted, priority, deadline) if self.seats else None
+        if refusal is not None:
+            self._refusals.append(time.monotonic())
             try:
-                self._check(wanted, priority, deadline)
-            except QueueFull:
-                self._refusals.append(time.monotonic())
-                raise
+                raise refusal
+            finally:
+                del refusal  # or its traceback's frame would hold it, and nobody but the garbage collector would find them
         return [Seat(self, cost, priority) for cost in wanted]
 
-    def check_crowd(self, priority: Priority, deadline: float | None) -> None:
-        """Raises `QueueFull` when there is a crowd and no room for any item, whatever it is: it need not be looked at."""
-        crowded = len(self._refusals) == CROWD and time.monotonic() - self._refusals[0] < CROWD_S
-        if crowded and self.seats:
-            self._check([Cost()], priority, deadline)
+    def crowd(self, priority: Priority, deadline: float | None) -> QueueFull | None:
+        """The refusal of any item, whatever it is, when there is a crowd and no room: it need not be looked at.
 
-    def _check(self, wanted: Sequence[Cost], priority: Priority, deadline: float | None) -> None:
+        Given, not raised: of these there are hundreds a second, and a traceback costs more than the rest.
+        """
+        crowded = len(self._refusals) == CROWD and time.monotonic() - self._refusals[0] < CROWD_S
+        return self._refusal([Cost()], priority, deadline) if crowded and self.seats else None
+
+    def _refusal(self, wanted: Sequence[Cost], priority: Priority, deadline: float | None) -> QueueFull | None:
         share = BATCH_SHARE if priority == "batch" else 1.0
         wait = self.wait_ms(priority)
         everything = self.wait_ms("batch")
         items = share * self._limits.queue_items
         if self.seats + len(wanted) > items:
             over = (self.seats + len(wanted) - items) / self.seats
-            raise _full(f"{self.seats} items are waiting or in work, and there is no room for {len(wanted)} more", everything * over)
+            return _full(f"{self.seats} items are waiting or in work, and there is no room for {len(wanted)} more", everything * over)
         held, size = share * self._limits.queue_bytes, sum(cost.bytes for cost in wanted)
         if self.bytes + size > held:
             over = (self.bytes + size - held) / max(self.bytes, 1)
-            raise _full(f"items of {self.bytes} bytes are waiting or in work, and there is no room for {size} more", everything * over)
+            return _full(f"items of {self.bytes} bytes are waiting or in work, and there is no room for {size} more", everything * over)
         longest = share * self._limits.queue_ms
         if wait > longest:
-            raise _full(f"the work that is waiting takes {wait:.0f} ms; at most {longest:.0f} ms are queued", wait - longest)
+            return _full(f"the work that is waiting takes {wait:.0f} ms; at most {longest:.0f} ms are queued", wait - longest)
         if deadline is not None and 0 < (left := (deadline - time.monotonic()) * 1000) * SURE < wait:
-            raise _full(
+            return _full(
                 f"the work that is waiting takes {wait:.0f} ms, this request's deadline is in {left:.0f} ms, {SURE:.0%} of it for waiting",
                 wait - SURE * left,
             )
+        return None
 
     def _did(self, cost: Cost) -> None:
         """Compare the time that went by with the costs of what was done in it, as long as there is always more to do."""

@@ -220,13 +220,12 @@ class Engine:
         """Of the vectors that are kept by their content."""
         return self._cache.bytes
 
-    def check_crowd(self, modality: str, priority: Priority, deadline: float | None) -> None:
-        """As `Admission.check_crowd`: for a door that would rather not read what comes. Raises `QueueFull`."""
-        try:
-            self.queue.check_crowd(priority, deadline)
-        except QueueFull as error:
-            self._emit(Refused(modality, error.code))
-            raise
+    def crowd(self, modality: str, priority: Priority, deadline: float | None) -> QueueFull | None:
+        """As `Admission.crowd`: for a door that would rather not read what comes."""
+        refusal = self.queue.crowd(priority, deadline)
+        if refusal is not None:
+            self._emit(Refused(modality, refusal.code))
+        return refusal
 
     @contextmanager
     def seats(

@@ -21,6 +21,8 @@ from bindery.settings import Settings
 
 log = structlog.get_logger(__name__)
 
+_COLLECT_AFTER = (2000, 10, 100)
+"""New objects until the youngest are looked at (Python: 700), and how many such looks until the next older ones are (10 and 10)."""
 SOCKET = "engine"  # its name in the service's private folder
 
 
@@ -58,10 +60,12 @@ def settle() -> None:
     """Call it when the application is made and nothing runs yet: modules, classes and routes live as long as the process.
 
     A hundred thousand objects that never die are all that a full collection of garbage would look at, and the event loop stands still
-    meanwhile: 100 to 300 ms, every few seconds under a flood. What comes later, models that can be unloaded too, is looked at as ever.
+    meanwhile: 100 to 300 ms, every few seconds under a flood. What comes later, models that can be unloaded too, is looked at as before,
+    only less often: requests are freed without the collector, but all that are open are looked at by it.
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*_COLLECT_AFTER)
 
 
 def http_config(app: object, settings: Settings) -> uvicorn.Config:

@@ -98,13 +98,14 @@ def test_a_crowd_is_only_known_after_many_refusals_and_only_while_there_is_no_ro
     admission = Admission(Limits(queue_ms=2500), decoders=2)
     (seat,) = admission.take([Cost(infer_ms=9000)], "interactive", None)
     for _ in range(CROWD):
-        admission.check_crowd("interactive", None)
+        assert admission.crowd("interactive", None) is None
         with pytest.raises(QueueFull):
             admission.take([SECOND], "interactive", None)
-    with pytest.raises(QueueFull, match=r"9000 ms; at most 2500"):
-        admission.check_crowd("interactive", None)
+    refusal = admission.crowd("interactive", None)
+    assert isinstance(refusal, QueueFull)
+    assert "9000 ms; at most 2500" in refusal.detail
     seat.leave()
-    admission.check_crowd("interactive", None)
+    assert admission.crowd("interactive", None) is None
 
 
 def test_the_wait_follows_what_work_takes_beside_its_costs(monkeypatch: pytest.MonkeyPatch) -> None:
