@@ -21,7 +21,7 @@ from bindery.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-_COLLECT_AFTER = (2000, 10, 100)
+_COLLECT_AFTER = (1000, 5, 500)
 """New objects until the youngest are looked at (Python: 700), and how many such looks until the next older ones are (10 and 10)."""
 SOCKET = "engine"  # its name in the service's private folder
 
