@@ -21,6 +21,7 @@ from bindery.engine.events import (
     Listener,
     LoopRestarted,
     Refused,
+    Stage,
     ThreadReplaced,
     WorkerReplaced,
 )
@@ -62,11 +63,16 @@ TABLE: tuple[Metric, ...] = (
     Metric("counter", "bindery_items_finished_total", "items that became a vector", OF),
     Metric("counter", "bindery_items_failed_total", "items taken that became an error", (*OF, "code")),
     Metric("counter", "bindery_decode_failures_total", "items that became an error in decoding or preparation", (*OF, "cause")),
-    Metric("counter", "bindery_deadline_misses_total", "items whose deadline passed, by the stage they were in", (*OF, "stage")),
+    Metric(
+        "counter",
+        "bindery_deadline_misses_total",
+        "items whose deadline passed, by the stage they were in: admit, decode, queue (ready, or waiting for an equal item), infer",
+        (*OF, "stage"),
+    ),
     Metric(
         "counter",
         "bindery_items_dropped_total",
-        "items taken whose caller went away, by the stage they were in",
+        "items taken whose caller went away, by the stage they were in: admit, decode, queue, infer",
         (*OF, "stage"),
     ),
     Metric("histogram", "bindery_stage_seconds", "time of one item in one stage", (*OF, "stage")),
@@ -287,8 +293,8 @@ _KNOWN_VALUES: dict[str, tuple[tuple[str, ...], ...]] = {
     "bindery_items_refused_total": (("queue_full",), ("engine_down",)),
     "bindery_items_failed_total": tuple((code,) for code in ("deadline_exceeded", "decoder_killed", "unreadable_media", "internal")),
     "bindery_decode_failures_total": tuple((code,) for code in ("unreadable_media", "unsupported_media", "decoder_killed", "too_long")),
-    "bindery_deadline_misses_total": (("admit",), ("decode",), ("infer",)),
-    "bindery_items_dropped_total": (("admit",), ("decode",), ("infer",)),
+    "bindery_deadline_misses_total": tuple((stage,) for stage in get_args(Stage)),
+    "bindery_items_dropped_total": tuple((stage,) for stage in get_args(Stage)),
     "bindery_cache_total": (("hit",), ("coalesced",), ("miss",)),
 }
 """Of the counters by `OF`: values of their other labels that may come."""

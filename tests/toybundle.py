@@ -37,8 +37,8 @@ _SPECS: dict[str, tuple[dict[str, Any], list[int | str]]] = {
     "depth": ({"size": SIZE}, _PIXELS),
     "thermal": ({"size": SIZE}, _PIXELS),
 }
-NAN_TEXT, RAISING_TEXT = "~", "í"
-"""With ``poisonous``: texts in which these stand become NaN, or make the runtime raise; all others are as ever."""
+NAN_TEXT, RAISING_TEXT, ENDLESS_TEXT = "~", "í", "^"
+"""With ``poisonous``: texts in which these stand become NaN, make the runtime raise, or keep it busy for ever; all others are as ever."""
 
 LEAST_OF_SOUNDS = 0.05
 """Only sounds say below which cosine no label fits."""
@@ -100,9 +100,12 @@ def _text(root: Path, poisonous: bool) -> dict[str, Any]:
         helper.make_node("Unsqueeze", ["mask_float", "last_axis"], ["mask"]),  # (batch, tokens, 1)
         helper.make_node("Mul", ["tokens", "mask"], ["kept"]),
         helper.make_node("ReduceSum", ["kept", "token_axis"], ["features"], keepdims=0),  # (batch, d)
-        *_projection(),
+        *(_endless_loop() if poisonous else ()),
+        *_projection("ended" if poisonous else "features"),
     ]
     weights = {
+        "endless_id": np.array(text_ids(ENDLESS_TEXT), dtype=np.int64),
+        "for_ever": np.array(2**62, dtype=np.int64),
         "embedding": _random("text", VOCABULARY, DIMENSION),
         "weight": _random("text-weight", DIMENSION, DIMENSION),
         "bias": _random("text-bias", DIMENSION),
@@ -110,9 +113,8 @@ def _text(root: Path, poisonous: bool) -> dict[str, Any]:
         "token_axis": np.array([1], dtype=np.int64),
     }
     if poisonous:
-        tokenizer = _tokenizer()
-        weights["embedding"][tokenizer.encode(NAN_TEXT, add_special_tokens=False).ids] = np.nan
-        assert VOCABULARY - 1 in tokenizer.encode(RAISING_TEXT).ids
+        weights["embedding"][text_ids(NAN_TEXT)] = np.nan
+        assert VOCABULARY - 1 in text_ids(RAISING_TEXT)
         weights["embedding"] = weights["embedding"][:-1]  # no row for it: `Gather` raises
     names = ("input_ids", "attention_mask")
     inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"]) for name in names]
@@ -131,6 +133,11 @@ def _text(root: Path, poisonous: bool) -> dict[str, Any]:
     }
 
 
+def text_ids(text: str) -> list[int]:
+    """Its tokens, without start and end."""
+    return list(_tokenizer().encode(text, add_special_tokens=False).ids)
+
+
 def _tokenizer() -> Tokenizer:
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: index for index, token in enumerate(["<pad>", "<s>", "</s>", *letters])}
@@ -141,9 +148,30 @@ def _tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def _projection() -> list[onnx.NodeProto]:
+def _endless_loop() -> list[onnx.NodeProto]:
+    """Goes round as often as ``for_ever`` says when any text of the batch has the token, and else not once."""
+    value, flag = (helper.make_tensor_value_info(name, kind, []) for name, kind in (("turn", TensorProto.INT64), ("on", TensorProto.BOOL)))
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["on"], ["still_on"]), helper.make_node("Neg", ["before"], ["after"])],
+        "turn",
+        [value, flag, helper.make_tensor_value_info("before", TensorProto.FLOAT, ["batch", DIMENSION])],
+        [
+            helper.make_tensor_value_info("still_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("after", TensorProto.FLOAT, ["batch", DIMENSION]),
+        ],
+    )
     return [
-        helper.make_node("MatMul", ["features", "weight"], ["projected"]),
+        helper.make_node("Equal", ["input_ids", "endless_id"], ["is_endless"]),
+        helper.make_node("Cast", ["is_endless"], ["endless"], to=TensorProto.INT64),
+        helper.make_node("ReduceMax", ["endless"], ["any_endless"], keepdims=0),
+        helper.make_node("Mul", ["any_endless", "for_ever"], ["turns"]),
+        helper.make_node("Loop", ["turns", "", "features"], ["ended"], body=body),
+    ]
+
+
+def _projection(features: str = "features") -> list[onnx.NodeProto]:
+    return [
+        helper.make_node("MatMul", [features, "weight"], ["projected"]),
         helper.make_node("Add", ["projected", "bias"], ["moved"]),  # a black picture must have a direction too
         helper.make_node("LpNormalization", ["moved"], ["embedding_out"], axis=-1, p=2),
     ]

@@ -74,7 +74,6 @@ class Seat:
     """One item that was let in, and what it still costs."""
 
     def __init__(self, admission: Admission, cost: Cost, priority: Priority) -> None:
-        self.stage = "admit"
         self._admission = admission
         self._cost = cost
         self._priority = priority

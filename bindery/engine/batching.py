@@ -24,6 +24,10 @@ from bindery.runtime.encoder import Encoder, Staging
 from bindery.vectors import Vectors
 
 
+def unobserved() -> None:
+    """For who does not ask when a run begins."""
+
+
 @dataclass(slots=True)
 class Inferred:
     vector: Vectors  # (d,)
@@ -37,6 +41,7 @@ class _Ready:
     tensors: Tensors
     deadline: float | None
     future: asyncio.Future[Inferred]
+    begun: Callable[[], None]
     since: float = field(default_factory=time.monotonic)
 
 
@@ -88,11 +93,13 @@ class Batcher:
         self._wake = asyncio.Event()
         self._failure: BaseException | None = None
 
-    async def infer(self, tensors: Tensors, deadline: float | None, priority: Priority = "interactive") -> Inferred:
-        """One prepared item's vector. Raises `DeadlineExceeded`, `EngineDown`, `InternalError`."""
+    async def infer(
+        self, tensors: Tensors, deadline: float | None, priority: Priority = "interactive", begun: Callable[[], None] = unobserved
+    ) -> Inferred:
+        """One prepared item's vector; ``begun`` is called when its run begins. Raises `DeadlineExceeded`, `EngineDown`, `InternalError`."""
         if self._failure is not None:
             raise EngineDown("the batching loop ended; restart the server", retry_after_ms=1000) from self._failure
-        item = _Ready(tensors, deadline, asyncio.get_running_loop().create_future())
+        item = _Ready(tensors, deadline, asyncio.get_running_loop().create_future(), begun)
         self._ready.push(item, priority)
         self._wake.set()
         self._look_ahead()
@@ -128,7 +135,13 @@ class Batcher:
             raise
 
     def _batches(self) -> list[_Batch]:
-        return [_Batch(items) for items in alike(self._take(), _length)]
+        taken = self._take()
+        try:
+            return [_Batch(items) for items in alike(taken, _length)]
+        except BaseException:
+            for item in taken:  # they are in no queue any more, and nobody else knows of them
+                _fail(item, EngineDown("the inference engine stopped", retry_after_ms=1000))
+            raise
 
     def _take(self) -> list[_Ready]:
         batch: list[_Ready] = []
@@ -158,6 +171,8 @@ class Batcher:
             return
         started = time.monotonic()
         self.running, self._following = Run(len(items), started), following
+        for item in items:
+            item.begun()
         try:
             if batch.staged is not None and len(items) == len(batch.items):
                 run = await batch.staged

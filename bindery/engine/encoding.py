@@ -12,7 +12,7 @@ from bindery.bundle import Bundle
 from bindery.decoded import Tensors
 from bindery.engine import supervision
 from bindery.engine.admission import Costs
-from bindery.engine.batching import Batcher, Inferred
+from bindery.engine.batching import Batcher, Inferred, unobserved
 from bindery.engine.canary import Canary, still_input
 from bindery.engine.events import BatchRun, Event, LoopRestarted, ThreadReplaced
 from bindery.engine.lanes import Priority
@@ -97,9 +97,11 @@ class Encoding:
         self._batchers.clear()
         self.encoders.clear()  # which frees the graphs' memory now, and not when the cycles around them are found
 
-    async def infer(self, modality: str, tensors: Tensors, deadline: float | None, priority: Priority = "batch") -> Inferred:
-        """One item's vector. Raises `DeadlineExceeded`, `EngineDown`, `InternalError`."""
-        return await self._batchers[modality].infer(tensors, deadline, priority)
+    async def infer(
+        self, modality: str, tensors: Tensors, deadline: float | None, priority: Priority = "batch", begun: Callable[[], None] = unobserved
+    ) -> Inferred:
+        """As `Batcher.infer`."""
+        return await self._batchers[modality].infer(tensors, deadline, priority, begun)
 
     def trouble(self, *, idle: bool) -> str | None:
         """What hangs, or gives other vectors than it did. ``idle``: there is time to look at a canary."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,19 @@ from bindery.engine.cache import Value, VectorCache, content_key
 from bindery.engine.calibration import FOLDER, Tuned, read_calibration
 from bindery.engine.embedded import NO_TIME, Embedded
 from bindery.engine.encoding import Encoding
-from bindery.engine.events import Admitted, CacheLookup, Dropped, Event, Failed, Finished, Listener, Refused, ThreadReplaced, WorkerReplaced
+from bindery.engine.events import (
+    Admitted,
+    CacheLookup,
+    Dropped,
+    Event,
+    Failed,
+    Finished,
+    Listener,
+    Refused,
+    Stage,
+    ThreadReplaced,
+    WorkerReplaced,
+)
 from bindery.engine.lanes import Priority
 from bindery.engine.pool import DecodePool
 from bindery.engine.preparing import Preparation
@@ -106,14 +118,10 @@ class _Item:
     priority: Priority
     seat: Seat | None
     admitted: bool = False
+    stage: Stage = "admit"
 
-    @property
-    def stage(self) -> str:
-        return "admit" if self.seat is None else self.seat.stage
-
-    def at(self, stage: str) -> None:
-        if self.seat is not None:
-            self.seat.stage = stage
+    def at(self, stage: Stage) -> None:
+        self.stage = stage
 
 
 class Engine:
@@ -294,14 +302,14 @@ class Engine:
         """How long a video or a sound lasts; read from its header, or else its packets, in a decoder process. Raises as `embed`."""
         self._check(modality, source)
         length = Length(source, self.bundle.modality(modality).kind)
-        return await _before(deadline, "decode", asyncio.wrap_future(self._pool.measure(length, deadline)))
+        return await _before(deadline, lambda: "decode", asyncio.wrap_future(self._pool.measure(length, deadline)))
 
     async def find_cuts(
         self, modality: str, source: Source, start: float, end: float, *, deadline: float | None = None, priority: Priority = "interactive"
     ) -> Cuts:
         """Where the scene changes from ``start`` on, in seconds; ask again from where that ends, up to ``end``. Raises as `embed`."""
         self._check(modality, source)
-        return await _before(deadline, "decode", self._preparation.find_cuts(Stretch(source, start, end), deadline, priority))
+        return await _before(deadline, lambda: "decode", self._preparation.find_cuts(Stretch(source, start, end), deadline, priority))
 
     def _check(self, modality: str, source: Value) -> None:
         if self.state == "starting":
@@ -331,21 +339,20 @@ class Engine:
             self._encoding.check()
             cost = self._costs.of(item.modality, _held_bytes(item.source))
             (item.seat,) = self.queue.take([cost.without_work() if shares else cost], item.priority, item.deadline)
-        item.admitted = True
+        item.admitted, item.stage = True, "queue" if shares else "admit"
         self._emit(Admitted(item.modality))
 
     async def _work(self, item: _Item) -> Embedded:
         item.at("decode")
         started = time.monotonic()
         preparing = self._preparation.prepare(item.modality, item.source, item.options, item.deadline, item.priority)
-        prepared = await _before(item.deadline, "decode", preparing)
+        prepared = await _before(item.deadline, lambda: "decode", preparing)
         decode_ms = (time.monotonic() - started) * 1000
         if item.seat is not None:
             item.seat.decoded()
-        item.at("infer")
-        inferred = await _before(
-            item.deadline, "infer", self._encoding.infer(item.modality, prepared.tensors, item.deadline, item.priority)
-        )
+        item.at("queue")
+        inferring = self._encoding.infer(item.modality, prepared.tensors, item.deadline, item.priority, lambda: item.at("infer"))
+        inferred = await _before(item.deadline, lambda: item.stage, inferring)
         if item.seat is not None:
             item.seat.answered()
         inferred.vector.setflags(write=False)
@@ -378,13 +385,13 @@ class Engine:
             listener(event)
 
 
-async def _before(deadline: float | None, stage: str, work: Awaitable[T]) -> T:
+async def _before(deadline: float | None, stage: Callable[[], Stage], work: Awaitable[T]) -> T:
     if deadline is None:
         return await work
     try:
         return await asyncio.wait_for(work, max(deadline - time.monotonic(), 0.0))
     except TimeoutError:
-        raise DeadlineExceeded(f"the deadline passed in stage {stage}") from None
+        raise DeadlineExceeded(f"the deadline passed in stage {stage()}") from None
 
 
 def _held_bytes(value: Value) -> int:

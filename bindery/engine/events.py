@@ -6,6 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+Stage = Literal["admit", "decode", "queue", "infer"]
+"""Where an item is: waiting for its turn, with the tokenizer or the decoders, ready and waiting for the runtime, in a run of its graph.
+One that waits for an equal item's vector is in the queue too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
@@ -39,7 +43,7 @@ class Finished:
 class Failed:
     modality: str
     code: str
-    stage: str  # the one it was in: admit, decode, infer
+    stage: Stage  # the one it was in
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Dropped:
     """An item whose caller has gone, and the stage that it was in: the stages after it were not spent on it."""
 
     modality: str
-    stage: str  # admit, decode, infer
+    stage: Stage
 
 
 @dataclass(frozen=True, slots=True)

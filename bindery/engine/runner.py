@@ -6,12 +6,17 @@ It is a daemon, so a run that never ends does not keep the process from ending e
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, InvalidStateError
 from queue import SimpleQueue
 from typing import Any
+
+from bindery.errors import InternalError
+
+log = logging.getLogger(__name__)
 
 _END_S = 5.0
 _Job = tuple[Future[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any]]
@@ -78,7 +83,7 @@ class Runner(Executor):
                 result = call(*args, **kwargs)
             except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits for the job
                 with contextlib.suppress(InvalidStateError):  # given up meanwhile
-                    future.set_exception(error)
+                    future.set_exception(_told(error))
             else:
                 with contextlib.suppress(InvalidStateError):
                     future.set_result(result)
@@ -86,3 +91,13 @@ class Runner(Executor):
             self._current = None
             if self._given_up:
                 return
+
+
+def _told(error: BaseException) -> Exception:
+    """What is no `Exception` (Rust's panics are none) would end every loop that it meets on its way, and not only this job."""
+    if isinstance(error, Exception):
+        return error
+    log.error("a job of a thread ended by what is no exception", exc_info=error)
+    told = InternalError("a library failed in a way that it does not foresee; the log says how")
+    told.__cause__ = error
+    return told

@@ -7,10 +7,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import httpx
 
@@ -42,16 +43,19 @@ def children(pid: int) -> list[int]:
 
 
 @contextmanager
-def serving(bundle: Path, folder: Path, **settings: object) -> Iterator[Served]:
-    """A ready server. ``settings``: of the environment, as `decode_workers=1`."""
+def serving(
+    bundle: Path, folder: Path, *, program: Sequence[str] = (sys.executable, "-m", "bindery.cli.main"), **settings: object
+) -> Iterator[Served]:
+    """A ready server. ``settings``: of the environment, as `decode_workers=1`; others of it as `environment={"TMPDIR": ...}`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = os.environ | {f"BINDERY_{name.upper()}": str(value) for name, value in settings.items()}  # noqa: TID251 - the child's
+    more = cast(dict[str, str], settings.pop("environment", {}))
+    environment = os.environ | more | {f"BINDERY_{name.upper()}": str(value) for name, value in settings.items()}  # noqa: TID251 - the child's
     arguments = ["serve", "--bundle", str(bundle), "--port", str(port), "--data-dir", str(folder / "data"), "--threads", "1"]
     log = folder / "log"
     with log.open("wb") as stderr:
-        process = subprocess.Popen([sys.executable, "-m", "bindery.cli.main", *arguments], stderr=stderr, env=environment)
+        process = subprocess.Popen([*program, *arguments], stderr=stderr, env=environment)
     served = Served(process, f"http://127.0.0.1:{port}", log)
     try:
         until = time.monotonic() + 90

@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import os
 import signal
-import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import httpx
 import pytest
 from PIL import Image
 
+from tests.e2e.asking import codes, connected, files, head, texts, wait_until
 from tests.e2e.process import Served, serving
 from tests.service.media import large_png, mp4, png
 from tests.toybundle import NAN_TEXT, RAISING_TEXT, build_toy_bundle
@@ -36,33 +35,17 @@ def _lives_on(served: Served) -> Iterator[None]:
     yield
     assert served.process.poll() is None, served.log.read_text()
     assert served.is_ready()
-    answers = [texts(served, ["a"]), files(served, "image", png()), files(served, "video", mp4())]
+    answers = [texts(served, "a"), files(served, "image", png()), files(served, "video", mp4())]
     assert [answer.status_code for answer in answers] == [200, 200, 200], [answer.text for answer in answers]
     wait_until(lambda: len(served.decoders()) == 2)
 
 
-def texts(served: Served, inputs: list[str]) -> httpx.Response:
-    return httpx.post(f"{served.address}/v1/embed/text", json={"inputs": inputs}, timeout=60)
-
-
-def files(served: Served, modality: str, *contents: bytes, timeout_ms: int = 30_000) -> httpx.Response:
-    parts = [("file", (f"{number}", content)) for number, content in enumerate(contents)]
-    headers = {"X-Request-Timeout-Ms": str(timeout_ms)}
-    return httpx.post(f"{served.address}/v1/embed/{modality}", files=parts, headers=headers, timeout=60)
-
-
-def codes(answer: httpx.Response) -> list[str]:
-    """The items' error codes; empty for a vector."""
-    assert answer.status_code == 200, answer.text
-    return ["" if "embedding" in item else item["error"]["code"] for item in answer.json()["items"]]
-
-
 @pytest.mark.parametrize("poison", [NAN_TEXT, RAISING_TEXT], ids=["not finite", "raised"])
 def test_what_a_graph_cannot_do_fails_alone_in_its_batch(served: Served, poison: str) -> None:
-    answer = texts(served, ["a", "b", f"c {poison}", *"defgh"])
+    answer = texts(served, "a", "b", f"c {poison}", *"defgh")
     assert codes(answer) == ["", "", "internal", *[""] * 5]
     assert "NaN" not in answer.text
-    alone = texts(served, [poison])
+    alone = texts(served, poison)
     assert alone.status_code == 500
     assert alone.json()["code"] == "internal"
 
@@ -80,16 +63,6 @@ def test_a_picture_of_one_pixel_has_a_vector(served: Served) -> None:
 
 def test_a_file_that_needs_more_memory_than_there_is_fails_alone(served: Served) -> None:
     assert codes(files(served, "image", png(), large_png(), png())) == ["", "decoder_killed", ""]
-
-
-def test_killed_decoders_are_replaced(served: Served) -> None:
-    before = served.decoders()
-    for pid in before:
-        os.kill(pid, signal.SIGKILL)
-    until = time.monotonic() + 20
-    while files(served, "image", png()).status_code != 200:  # what a dead decoder had in hand may fail
-        assert time.monotonic() < until
-    assert not set(before) <= set(served.decoders())
 
 
 def test_a_stalled_decoder_is_killed_and_its_item_fails_alone(served: Served) -> None:
@@ -110,16 +83,16 @@ def test_no_request_outlives_its_deadline_while_everything_stalls(served: Served
     assert time.monotonic() - began < DECODE_SECONDS  # the deadline has ended it, not the decoders' own limit
     assert answer.status_code == 504
     assert "decode" in answer.json()["detail"]
-    assert texts(served, ["a"]).status_code == 200  # texts need no decoder
+    assert texts(served, "a").status_code == 200  # texts need no decoder
     assert served.is_ready()
 
 
 def test_a_client_that_drips_its_body_is_cut_at_its_deadline_and_holds_nobody_up(served: Served) -> None:
     with connected(served) as line:
-        line.sendall(head("image/png", 100_000, "X-Request-Timeout-Ms: 700\r\n"))
+        line.sendall(head("/v1/embed/image", "image/png", 100_000, "X-Request-Timeout-Ms: 700\r\n"))
         for _ in range(5):
             line.sendall(b"x")
-            assert texts(served, ["a"]).status_code == 200
+            assert texts(served, "a").status_code == 200
         assert line.recv(1000).startswith(b"HTTP/1.1 504")
 
 
@@ -129,25 +102,9 @@ def test_the_work_of_a_client_that_has_gone_is_dropped(served: Served) -> None:
         os.kill(pid, signal.SIGSTOP)  # so that it cannot be done before the client leaves
     with connected(served) as line:
         body = png()
-        line.sendall(head("image/png", len(body)) + body)
+        line.sendall(head("/v1/embed/image", "image/png", len(body)) + body)
         wait_until(lambda: served.metric("bindery_queue_items") == 1)
     wait_until(lambda: served.metric("bindery_queue_items") == 0)
     assert served.metric("bindery_items_dropped_total") == dropped + 1
     for pid in served.decoders():
         os.kill(pid, signal.SIGCONT)
-
-
-def connected(served: Served) -> socket.socket:
-    host, port = served.address.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=30)
-
-
-def head(content_type: str, length: int, more: str = "") -> bytes:
-    return f"POST /v1/embed/image HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n{more}\r\n".encode()
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
-    until = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.02)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from bindery.decoded import Tensors
+from bindery.engine import batching
 from bindery.engine.batching import Batcher
 from bindery.engine.turns import Turns
 from bindery.errors import DeadlineExceeded, EngineDown, InternalError
@@ -124,6 +125,17 @@ async def test_when_the_loop_ends_nobody_is_left_waiting(encoder: GatedEncoder, 
         with pytest.raises(EngineDown):
             await batcher.infer(item(1), None)
         encoder.gate.set()
+
+
+async def test_when_the_loop_ends_as_it_makes_a_batch_nobody_is_left_waiting(
+    encoder: GatedEncoder, thread: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "alike", lambda *_: 1 / 0)
+    async with running(encoder, thread) as (batcher, task):
+        waiting = await begin(batcher, 0, 1)
+        results = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 2)
+        assert all(isinstance(r, EngineDown) for r in results)
+        assert isinstance(task.exception(), ZeroDivisionError)
 
 
 class StagingEncoder(GatedEncoder):

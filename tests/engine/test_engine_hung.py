@@ -112,6 +112,21 @@ def test_a_runner_that_is_given_up_ends_its_job_with_the_error_and_displaces_the
     assert not runner.is_alive
 
 
+def test_what_is_no_exception_is_one_for_whoever_waits() -> None:
+    class Panic(BaseException):
+        pass
+
+    def panic() -> None:
+        raise Panic
+
+    runner = Runner("test")
+    with pytest.raises(InternalError) as raised:
+        runner.submit(panic).result(5)
+    assert isinstance(raised.value.__cause__, Panic)
+    assert runner.submit(lambda: 2).result(5) == 2
+    runner.shutdown()
+
+
 def test_a_graph_that_was_given_up_computes_no_more(tmp_path: Path) -> None:
     toy = open_bundle(build_toy_bundle(tmp_path / "toy"))
     encoder = open_encoder(toy, "text", device="cpu", threads=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from io import BytesIO
@@ -15,7 +16,7 @@ from bindery.bundle import Bundle, open_bundle
 from bindery.engine.embedded import Embedded
 from bindery.engine.engine import Engine, EnginePolicy
 from bindery.engine.events import Admitted, BatchRun, Dropped, Event, Failed, Finished, Refused
-from bindery.errors import QueueFull
+from bindery.errors import DeadlineExceeded, QueueFull
 from bindery.limits import Limits
 from bindery.media.source import Source
 from tests.engine.peers import Peers
@@ -167,4 +168,20 @@ async def test_an_item_cancelled_in_the_ready_queue_is_not_run(bundle: Bundle) -
         await asyncio.gather(*tasks, return_exceptions=True)
         ran = sum(peers["text"].batches[runs:])
     assert ran == 2  # what was running when they left, and what stayed
-    assert [event.stage for event in events if isinstance(event, Dropped)] == ["infer"] * 3
+    assert [event.stage for event in events if isinstance(event, Dropped)] == ["queue"] * 3
+
+
+async def test_a_deadline_in_the_ready_queue_is_not_blamed_on_the_graph(bundle: Bundle) -> None:
+    peers = Peers("text")
+    async with started(bundle, peers) as (engine, events):
+        peers["text"].open.clear()
+        peers["text"].entered.clear()
+        running = asyncio.create_task(engine.embed("text", "running", deadline=time.monotonic() + 0.5))
+        await asyncio.to_thread(peers["text"].entered.wait, 20)
+        waiting = [asyncio.create_task(engine.embed("text", "waiting", deadline=time.monotonic() + 0.2)) for _ in range(2)]
+        for tasks, stage in ((waiting, "queue"), ([running], "infer")):
+            for task in tasks:
+                with pytest.raises(DeadlineExceeded, match=f"stage {stage}"):
+                    await task
+        peers["text"].open.set()
+    assert [event.stage for event in events if isinstance(event, Failed)] == ["queue", "queue", "infer"]
