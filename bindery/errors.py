@@ -305,7 +305,7 @@ class EngineDown(Unavailable):
 
 
 class StorageFull(Unavailable):
-    code, title = "storage_full", "No space left for the data directory"
+    code, title = "storage_full", "No space left on the server's disk"
 
 
 class SourceUnavailable(Unavailable):

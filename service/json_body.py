@@ -19,6 +19,7 @@ from service.attached import LEAST_BYTES, attach, detach
 from service.body import read_whole
 from service.exchange import exchange_of
 from service.problems import invalid_parameters
+from service.spool import writing
 from service.state import state_of
 
 DEPTH = 32  # the deepest document of this API is 8 deep; filters may nest
@@ -50,7 +51,8 @@ async def read_json(request: Request, model: type[M], empty: bytes = b"") -> M:
     body = await read_whole(request, most_bytes=state.limits.json_body_bytes, limit="json_body_bytes")
     if len(body) < LEAST_BYTES:
         return await off_loop(len(body), _parse_short, body or empty, model, state.limits)
-    folder = Path(tempfile.mkdtemp(dir=state.spool))
+    with writing():
+        folder = Path(tempfile.mkdtemp(dir=state.spool))
     exchange_of(request).at_the_end(lambda: shutil.rmtree(folder, ignore_errors=True))
     return await asyncio.to_thread(_parse_long, body, model, folder, state.limits)
 
@@ -72,8 +74,12 @@ def _parse_short(body: bytes | bytearray, model: type[M], limits: Limits) -> M:
 
 
 def _parse_long(body: bytearray, model: type[M], folder: Path, limits: Limits) -> M:
-    """As `parse`, with what would keep Python's lock for long taken out of it first, or refused. Raises `TooManyBytes` too."""
-    rest, files = detach(body, folder, limits)
+    """As `parse`, with what would keep Python's lock for long taken out of it first, or refused.
+
+    Raises `TooManyBytes`, `StorageFull` too.
+    """
+    with writing():
+        rest, files = detach(body, folder, limits)
     if files:
         body.clear()
     if len(rest) > limits.json_text_bytes:

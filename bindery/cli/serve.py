@@ -43,15 +43,13 @@ def serve(
     )
     _check(settings)
     try:
-        uvicorn = import_module("uvicorn")
         if settings.http_workers > 1:
             supervisor = import_module("service.fronts.supervisor")
             raise typer.Exit(supervisor.serve(settings))
         service, processes = import_module("service.app"), import_module("service.fronts.processes")
     except ModuleNotFoundError as error:
         raise InvalidParameter(f"the service cannot be started: {error.name} is not installed") from error
-    config = processes.http_config(service.create_app(settings), settings)
-    server = uvicorn.Server(config)
+    server = processes.http_server(service.create_app(settings), settings)
     processes.settle()
     # uvicorn drains on SIGTERM and then raises it again; after an orderly stop the exit code is 0, not a death by signal.
     signal.signal(signal.SIGTERM, lambda *_: None)

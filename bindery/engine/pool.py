@@ -27,6 +27,9 @@ T = TypeVar("T")
 Reason = Literal["crashed", "timeout"]
 _LATE_S = 5.0  # after the time that a task is allowed
 _START_S = 60.0  # of a process that imports codecs on a machine under full load
+_AGAIN_S = 0.2
+_NOT_STARTED = (OSError, EOFError)
+"""What starting a process raises: this one has no file descriptor left, say, or the fork server is just ending."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,10 +51,10 @@ class _Worker:
             missing = self.wire.read_hello(time.monotonic() + _START_S)
         except TimeoutError as error:
             self.kill()
-            raise EngineDown(f"a decoder process did not start within {_START_S:g} s") from error
+            raise EngineDown(f"a decoder process did not start within {_START_S:g} s", retry_after_ms=1000) from error
         except WireError as error:
             self.kill()
-            raise EngineDown("a decoder process ended while it was starting") from error
+            raise EngineDown("a decoder process ended while it was starting", retry_after_ms=1000) from error
         self.first_bytes = self.resident_bytes()
         return missing
 
@@ -163,6 +166,7 @@ class DecodePool:
             raise EngineDown("the decoders were stopped")
         worker = self._idle.get()
         try:
+            worker = self._alive(worker)
             answer = self._ask(worker, task, deadline)
             if self._is_spent(worker):
                 worker = self._renewed(worker)
@@ -190,6 +194,19 @@ class DecodePool:
             worker.wire.send_task(task, until)
             return worker.wire.read_answer(until, self._limits.decode_memory_bytes)
 
+    def _alive(self, worker: _Worker) -> _Worker:
+        """It, or a fresh process when it has ended with nothing in hand: that is no file's fault. Raises `EngineDown`."""
+        if worker.process.exitcode is None:
+            return worker
+        if not worker.ended:  # else it is known, and only could not be replaced yet
+            _log.warning("a decoder process ended while it had nothing to do: exit code %s", worker.kill())
+            self._on_replaced("crashed")
+        try:
+            return self._fresh()
+        except _NOT_STARTED as error:
+            _log.error("a decoder process cannot be started: %s", error)
+            raise EngineDown("no decoder process can be started now", retry_after_ms=1000) from error
+
     def _is_spent(self, worker: _Worker) -> bool:
         return worker.tasks >= self._tasks_a_life or worker.resident_bytes() - worker.first_bytes > self._growth_bytes
 
@@ -197,7 +214,7 @@ class DecodePool:
         """A fresh process in place of a spent one; the spent one when none can be started, since its last answer was good."""
         try:
             fresh = self._fresh()
-        except (EngineDown, OSError) as error:
+        except (EngineDown, *_NOT_STARTED) as error:
             _log.warning("a decoder process cannot be renewed yet: %s", error)
             return worker
         worker.kill()
@@ -209,7 +226,7 @@ class DecodePool:
         self._on_replaced(reason)
         try:
             return self._fresh()
-        except (EngineDown, OSError) as error:
+        except (EngineDown, *_NOT_STARTED) as error:
             _log.error("a decoder process cannot be replaced: %s", error)
             return dead
 
@@ -219,7 +236,11 @@ class DecodePool:
         return worker
 
     def _born(self) -> _Worker:
-        worker = _Worker(self._context, self._limits)
+        try:
+            worker = _Worker(self._context, self._limits)
+        except _NOT_STARTED:  # a fork server that ends now is started again by whoever needs it next
+            time.sleep(_AGAIN_S)
+            worker = _Worker(self._context, self._limits)
         for one in self._living.copy():
             if one.ended:
                 self._living.discard(one)

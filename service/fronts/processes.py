@@ -23,6 +23,10 @@ log = structlog.get_logger(__name__)
 
 _COLLECT_AFTER = (1000, 5, 500)
 """New objects until the youngest are looked at (Python: 700), and how many such looks until the next older ones are (10 and 10)."""
+
+UNREAD_S = 60.0
+"""For how long a client may take nothing of what was sent to it; then its connection ends."""
+
 SOCKET = "engine"  # its name in the service's private folder
 
 
@@ -50,7 +54,7 @@ def run_front(settings: Settings, folder: Path, spool: Path, listening: socket.s
     _be_led()
     from service.fronts.front import create_front
 
-    server = uvicorn.Server(http_config(create_front(settings, folder / SOCKET, spool, restarted=restarted), settings))
+    server = http_server(create_front(settings, folder / SOCKET, spool, restarted=restarted), settings)
     settle()
     _obey(orders, lambda: setattr(server, "should_exit", True))
     server.run(sockets=[listening])
@@ -68,17 +72,35 @@ def settle() -> None:
     gc.set_threshold(*_COLLECT_AFTER)
 
 
-def http_config(app: object, settings: Settings) -> uvicorn.Config:
+class _Server(uvicorn.Server):
+    """Who does not read an answer would hold it, and a line, for as long as the kernel knows that somebody is there: for ever."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in (one for server in self.servers for one in server.sockets):
+            with socket.socket(fileno=os.dup(listening.fileno())) as same:
+                _end_unread(same)
+
+
+def _end_unread(listening: socket.socket) -> None:
+    """Accepted connections have this from the socket that they came to. Only Linux offers it."""
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(UNREAD_S * 1000))
+
+
+def http_server(app: object, settings: Settings) -> uvicorn.Server:
     """How uvicorn serves this API, in one process or in several."""
-    return uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        host=settings.host,
-        port=settings.port,
-        log_config=None,  # the service sets up its own
-        access_log=False,
-        server_header=False,
-        ws="none",  # this API has no web sockets, and loading what speaks them takes a tenth of a second
-        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+    return _Server(
+        uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            host=settings.host,
+            port=settings.port,
+            log_config=None,  # the service sets up its own
+            access_log=False,
+            server_header=False,
+            ws="none",  # this API has no web sockets, and loading what speaks them takes a tenth of a second
+            timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+        )
     )
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from bindery import errors as e
 
 TAKING_WORK = (e.Starting, e.Draining, e.EngineDown, e.QueueFull, e.StoreUnavailable, e.DeadlineExceeded)
-JSON_ERRORS = (e.MalformedJson, e.InvalidParameter, e.TooManyBytes, e.UnsupportedMedia, e.BodyTimeout, e.Starting, e.EngineDown)
+JSON_ERRORS = (
+    e.MalformedJson,
+    e.InvalidParameter,
+    e.TooManyBytes,
+    e.UnsupportedMedia,
+    e.BodyTimeout,
+    e.Starting,
+    e.EngineDown,
+    e.StorageFull,  # long bodies are written to the temporary folder
+)
 MEDIA_ERRORS = (
     e.UnknownModality,
     e.UnknownModel,
