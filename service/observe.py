@@ -25,6 +25,7 @@ from bindery.engine.events import (
     ThreadReplaced,
     WorkerReplaced,
 )
+from bindery.engine.footprint import cpu_seconds, resident_bytes
 from bindery.engine.pool import DecodePool, Reason
 from bindery.errors import DeadlineExceeded
 
@@ -58,6 +59,9 @@ TABLE: tuple[Metric, ...] = (
     Metric("gauge", "bindery_requests_in_flight", "HTTP requests being worked on"),
     Metric("gauge", "bindery_http_workers", "HTTP processes in front of the engine's; 0 when that one speaks HTTP itself"),
     Metric("counter", "bindery_http_workers_replaced_total", "HTTP processes that ended and were started again"),
+    Metric("counter", "bindery_http_worker_requests_total", "requests that an HTTP process answered or handed over", ("worker",)),
+    Metric("gauge", "bindery_http_worker_cpu_seconds", "processor time of an HTTP process since it was started", ("worker",)),
+    Metric("gauge", "bindery_http_worker_bytes", "memory of an HTTP process, what they share counted for each", ("worker",)),
     Metric("counter", "bindery_items_admitted_total", "items that the engine took", OF),
     Metric("counter", "bindery_items_refused_total", "items that the engine did not take", (*OF, "code")),
     Metric("counter", "bindery_items_finished_total", "items that became a vector", OF),
@@ -173,6 +177,15 @@ class Metrics:
 
     def watch_jobs(self, quiet_s: Callable[[], float]) -> None:
         self._beats(SHARED, "jobs", quiet_s)
+
+    def watch_worker(self, worker: str, pid: int) -> None:
+        """Show an HTTP process, in place of the one that had this name."""
+        self.worker_answered(worker, 0)
+        self._gauges["bindery_http_worker_cpu_seconds"].labels(worker).set_function(lambda: cpu_seconds(pid))
+        self._gauges["bindery_http_worker_bytes"].labels(worker).set_function(lambda: resident_bytes(pid))
+
+    def worker_answered(self, worker: str, requests: int) -> None:
+        self._counter("bindery_http_worker_requests_total", worker).inc(requests)
 
     def _beats(self, model: str, stage: str, age_s: Callable[[], float]) -> None:
         self._gauges["bindery_heartbeat_age_seconds"].labels(model, stage).set_function(age_s)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import multiprocessing
 import queue
-import resource
 import signal
 import socket
 import threading
@@ -17,6 +15,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Literal, TypeVar
 
 from bindery.decoded import Cuts, Extent, Prepared
+from bindery.engine.footprint import resident_bytes
 from bindery.engine.heartbeat import Heartbeat
 from bindery.engine.wire import Answer, Wire, WireError
 from bindery.engine.worker import Length, Stretch, Task, serve
@@ -59,10 +58,7 @@ class _Worker:
         return missing
 
     def resident_bytes(self) -> int:
-        """Memory in use as the kernel counts it (0 where it does not say): a decoder's own word would not be worth much."""
-        with contextlib.suppress(OSError), open(f"/proc/{self.process.pid}/statm") as stream:
-            return int(stream.read().split()[1]) * resource.getpagesize()
-        return 0
+        return resident_bytes(self.process.pid or 0)
 
     def kill(self) -> int | None:
         """End it and clear away. Returns the exit code that it had by itself, if it had ended."""

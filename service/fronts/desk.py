@@ -112,6 +112,7 @@ class _Visit:
         self._running = 0
         self._handed: Handed | None = None
         self.is_front = False
+        self._worker = ""
         self.line = Line(self._take, self._end)
         desk.arrive(self)
 
@@ -213,13 +214,15 @@ class _Visit:
         return {}, []
 
     def _hello(self, header: Header) -> None:
-        self.is_front = True
+        self.is_front, self._worker = True, header["worker"]
         self._desk.count()
+        self._state.metrics.watch_worker(self._worker, header["pid"])
         if header["restarted"]:
             self._state.metrics.http_workers_replaced.inc()
         self.tell()
 
     def _hand_over(self, header: Header) -> None:
+        self._state.metrics.worker_answered(header["worker"], 1)
         self._handed = Handed(self.line, self._desk.app, header)
 
     def _cancel(self, header: Header) -> None:
@@ -239,6 +242,7 @@ class _Visit:
         metrics = self._state.metrics
         for method, route, status, seconds in header["answered"]:
             metrics.answered(method, route, status, seconds)
+        metrics.worker_answered(self._worker, len(header["answered"]))
         metrics.body_bytes.inc(header["bytes"])
         metrics.in_flight.inc(header["running"] - self._running)
         self._running = header["running"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from bindery.errors import BinderyError, EngineDown, QueueFull, Starting
 from bindery.limits import Limits
 from bindery.vectors import Vectors
 from service.exchange import Exchange
-from service.fronts.line import Calls, Header, check, engine_down
+from service.fronts.line import Calls, Header, check, engine_down, worker_name
 from service.fronts.packing import Outcome, pack_items, unpack_outcomes, unpack_stretches, unpacked_error
 from service.inputs import Item
 from service.models import check_modality, unknown_model
@@ -206,7 +207,7 @@ class Link:
                 await asyncio.sleep(_AGAIN_S)
                 continue
             self._answered_at = monotonic()
-            self._calls.line.send({"op": "hello", "restarted": self._restarted})
+            self._calls.line.send({"op": "hello", "restarted": self._restarted, "worker": worker_name(), "pid": os.getpid()})
             pings = asyncio.create_task(self._ping(self._calls), name="engine-pings")
             try:
                 await self._lost.wait()

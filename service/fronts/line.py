@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import multiprocessing
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +23,11 @@ Blob: TypeAlias = bytes | bytearray | memoryview
 
 RETRY_MS = 1000  # about what a new engine process takes until it listens
 _LENGTHS = struct.Struct("<II")  # of the header, of the bytes
+
+
+def worker_name() -> str:
+    """What this HTTP process is called; the supervisor named it."""
+    return multiprocessing.current_process().name.removeprefix("bindery-")
 
 
 class Line(asyncio.Protocol):

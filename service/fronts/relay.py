@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.fronts.line import Header, Line, engine_down
+from service.fronts.line import Header, Line, engine_down, worker_name
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +44,7 @@ class Relay:
         pieces: set[asyncio.Task[None]] = set()
         answering = False
         try:
-            line.send({"op": "request", "began": monotonic(), "scope": _packed(scope)})
+            line.send({"op": "request", "worker": worker_name(), "began": monotonic(), "scope": _packed(scope)})
             while (frame := await frames.get()) is not None:
                 header, body = frame
                 if header["op"] == "receive":

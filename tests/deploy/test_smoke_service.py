@@ -32,7 +32,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(bundles: Path, data: Path) -> Iterator[str]:
+def serving(bundles: Path, data: Path, http_workers: int = 1) -> Iterator[str]:
     """`bindery serve`, set by its environment alone; ended by SIGTERM, which it must obey in order."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -43,6 +43,7 @@ def serving(bundles: Path, data: Path) -> Iterator[str]:
         "BINDERY_DATA_DIR": str(data),
         "BINDERY_PORT": str(port),
         "BINDERY_THREADS": "1",
+        "BINDERY_HTTP_WORKERS": str(http_workers),
         "BINDERY_JOB_ROOTS": json.dumps([str(EXAMPLES)]),
     }
     environment = {**os.environ, **settings}  # noqa: TID251 - the child's environment, as a container sets it
@@ -82,8 +83,9 @@ def get(address: str) -> dict[str, list[object]]:
     return document
 
 
-def test_every_check_passes_and_leaves_nothing(root: Path, bundles: Path, tmp_path: Path) -> None:
-    with serving(bundles, tmp_path / "data") as address:
+@pytest.mark.parametrize("http_workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_every_check_passes_and_leaves_nothing(root: Path, bundles: Path, tmp_path: Path, http_workers: int) -> None:
+    with serving(bundles, tmp_path / "data", http_workers) as address:
         ended = smoke(root, address)
         collections, label_sets = get(f"{address}/v1/collections"), get(f"{address}/v1/label-sets")
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +160,17 @@ def test_one_scrape_counts_what_all_workers_answered(several: Served) -> None:
     until(lambda: several.metric("bindery_requests_in_flight ") == 1)  # the scrape itself
 
 
+def test_each_workers_requests_time_and_memory_are_told(several: Served) -> None:
+    before = several.metric("bindery_http_worker_requests_total{")
+    for number in range(5):
+        httpx.post(f"{several.address}/v1/embed/text", json={"inputs": [f"{number}"]}, timeout=60).raise_for_status()
+        httpx.get(f"{several.address}/v1/models", timeout=60).raise_for_status()
+    until(lambda: several.metric("bindery_http_worker_requests_total{") >= before + 10)
+    for number in range(2):
+        assert several.metric(f'bindery_http_worker_cpu_seconds{{worker="front-{number}"}}') > 0
+        assert several.metric(f'bindery_http_worker_bytes{{worker="front-{number}"}}') > 10_000_000
+
+
 def test_a_client_that_leaves_is_not_worked_for(several: Served) -> None:
     files = [("file", (f"{number}.mp4", mp4(60 + number))) for number in range(30)]
     request = httpx.Request("POST", f"{several.address}/v1/embed/video", files=files)
@@ -195,6 +208,49 @@ def test_while_the_engine_is_gone_workers_say_so_and_then_go_on(several: Served)
     until(lambda: several.metric("bindery_http_workers ") == 2)
     after = httpx.post(f"{several.address}/v1/embed/text", json={"inputs": ["kept"]}, timeout=60).json()
     assert after == before
+
+
+@pytest.mark.slow
+def test_processes_killed_under_load_cost_what_they_had_in_hand_and_readiness_follows(toy: Path, tmp_path: Path) -> None:
+    """Every call has an answer that is documented, or a line that broke; nobody waits, and in the end all is as before."""
+    seen: list[tuple[float, str]] = []
+    stop = threading.Event()
+
+    def ask(caller: int) -> None:
+        for number in itertools.count():
+            if stop.is_set():
+                return
+            try:
+                answer = httpx.post(f"{served.address}/v1/embed/text", json={"inputs": [f"{caller} {number}"]}, timeout=20)
+                seen.append((time.monotonic(), "ok" if answer.status_code == 200 else answer.json()["code"]))
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.ConnectError):
+                seen.append((time.monotonic(), "broken"))
+
+    with serving(toy, tmp_path, http_workers=2) as served, ThreadPoolExecutor(4) as callers:
+        until(lambda: served.metric("bindery_http_workers ") == 2)
+        asking = [callers.submit(ask, number) for number in range(4)]
+        try:
+            until(lambda: len(seen) > 20)
+            before = len(seen)
+            os.kill(fronts(served)[0], signal.SIGKILL)
+            until(lambda: len(fronts(served)) == 2 and len(seen) > before + 40)
+            codes = [code for _, code in seen]
+            assert set(codes) <= {"ok", "broken"}
+            assert codes.count("broken") <= 4  # what the killed one had in hand
+            os.kill(engine(served), signal.SIGKILL)
+            until(lambda: not served.is_ready())
+            assert httpx.get(f"{served.address}/livez").status_code == 200
+            until(served.is_ready)
+            ready = time.monotonic()
+            until(lambda: seen[-1][0] > ready + 1)
+        finally:
+            stop.set()
+        for one in asking:
+            one.result()
+        after = [code for at, code in seen if at > ready + 1]
+        assert {code for _, code in seen} <= {"ok", "broken", "engine_down", "starting"}
+        assert set(after) == {"ok"}
+        until(lambda: served.metric("bindery_http_workers ") == 2)
 
 
 def test_sigterm_finishes_what_was_accepted_and_leaves_no_process(several: Served) -> None:

@@ -15,6 +15,7 @@ from schemathesis import Case, GenerationMode, checks
 
 from bindery.settings import Settings
 from service.app import create_app
+from tests.e2e.process import serving
 from tests.service.conftest import served
 
 HELD = [
@@ -58,6 +59,17 @@ def test_a_few_requests_of_each_operation_are_answered_as_documented(asked: str,
 @pytest.mark.slow
 def test_thousands_of_requests_are_answered_as_documented(asked: str, tmp_path: Path) -> None:
     """Beside what is drawn: the examples, each member left out, each bound reached and passed, and calls that follow from others."""
+    _ask_thousands(asked, tmp_path)
+
+
+@pytest.mark.slow
+def test_thousands_of_requests_to_several_processes_are_answered_as_documented(toy_bundle: Path, tmp_path: Path) -> None:
+    with serving(toy_bundle, tmp_path, http_workers=2, models_memory_bytes=20_000_000, log_level="error") as several:
+        _ask_thousands(several.address, tmp_path)
+        assert several.metric("bindery_http_workers_replaced_total ") == 0
+
+
+def _ask_thousands(asked: str, tmp_path: Path) -> None:
     held = ",".join(check.__name__ for check in HELD)
     program = Path(sys.executable).with_name("schemathesis")
     command = [program, "run", f"{asked}/openapi.json", "--checks", held, "--max-examples", "40", "--seed", "7", "--warnings", "off"]
