@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from bindery.traffic.client import Client
 from bindery.traffic.mix import Parcel
 
+OURS = "/v1/embed/{}"
+
 
 @dataclass(slots=True)
 class Tally:
@@ -24,7 +26,7 @@ class Tally:
         return self.good / self.seconds
 
 
-async def ask(url: str, parcels: Iterator[Parcel], callers: int, go_on: Callable[[int, float], bool]) -> Tally:
+async def ask(url: str, parcels: Iterator[Parcel], callers: int, go_on: Callable[[int, float], bool], path: str = OURS) -> Tally:
     """Until ``go_on(requests begun, seconds)`` says no; then what is open is waited for and counts too."""
     client, tally = Client(url, {"X-Request-Timeout-Ms": "120000"}), Tally()
     began, begun = time.perf_counter(), 0
@@ -35,7 +37,7 @@ async def ask(url: str, parcels: Iterator[Parcel], callers: int, go_on: Callable
             begun += 1
             parcel = next(parcels)
             asked = time.perf_counter()
-            reply = await client.post(f"/v1/embed/{parcel.kind}", parcel.content_type, parcel.body)
+            reply = await client.post(path.format(parcel.kind), parcel.content_type, parcel.body)
             if reply.status == 200:
                 tally.good += 1
                 tally.latencies_ms.append((time.perf_counter() - asked) * 1000)
@@ -50,9 +52,9 @@ async def ask(url: str, parcels: Iterator[Parcel], callers: int, go_on: Callable
     return tally
 
 
-def saturate(url: str, parcels: Iterator[Parcel], callers: int, seconds: float, least: int = 1) -> Tally:
-    """For about ``seconds``, and until at least ``least`` requests were begun."""
-    return asyncio.run(ask(url, parcels, callers, lambda begun, passed: passed < seconds or begun < least))
+def saturate(url: str, parcels: Iterator[Parcel], callers: int, seconds: float, least: int = 1, path: str = OURS) -> Tally:
+    """For about ``seconds``, and until at least ``least`` requests were begun. ``path``: with ``{}`` for what is sent."""
+    return asyncio.run(ask(url, parcels, callers, lambda begun, passed: passed < seconds or begun < least, path))
 
 
 def one_by_one(url: str, parcels: Iterator[Parcel], count: int) -> Tally:

@@ -58,7 +58,16 @@ def torch_peer(modalities: Sequence[str]) -> Iterator[Server]:
 
 
 @contextmanager
-def _started(command: list[str], environment: Mapping[str, str]) -> Iterator[Server]:
+def infinity_peer(python: Path, model: Path) -> Iterator[Server]:
+    """Infinity with its torch engine and its defaults, from an environment of its own (`bench/infinity_model.py` says how)."""
+    options = ["--model-id", str(model), "--served-model-name", "peer", "--engine", "torch", "--device", "cpu", "--dtype", "float32"]
+    command = [str(python.parent / "infinity_emb"), "v2", *options, "--no-model-warmup", "--log-level", "error"]
+    with _started(command, {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}, "/health") as server:
+        yield server
+
+
+@contextmanager
+def _started(command: list[str], environment: Mapping[str, str], ready: str = "/readyz") -> Iterator[Server]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -66,7 +75,7 @@ def _started(command: list[str], environment: Mapping[str, str]) -> Iterator[Ser
     began = time.monotonic()
     process = subprocess.Popen([*command, "--port", str(port)], env={**_inherited(), **environment}, stderr=subprocess.DEVNULL)
     try:
-        _wait_until_ready(url, process)
+        _wait_until_ready(url + ready, process)
         yield Server(url, process, time.monotonic() - began)
     finally:
         process.terminate()
@@ -88,7 +97,7 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
         if process.poll() is not None:
             raise RuntimeError(f"the server ended with code {process.returncode}")
         try:
-            with urllib.request.urlopen(f"{url}/readyz", timeout=5):
+            with urllib.request.urlopen(url, timeout=5):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.02)

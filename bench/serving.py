@@ -1,7 +1,7 @@
 """What does serving cost? Real servers on this machine's cores, real HTTP, the load generator beside them on the same cores.
 
 saturated  items/s through HTTP over the bare runtime's on ready tensors, by modality: the starter, and ViT-L-size towers
-peers      the same towers in FastAPI and torch with a lock, saturated in turn with ours
+peers      the same towers in FastAPI and torch with a lock, saturated in turn with ours; and Infinity with towers of the same shape
 overload   goodput at three times what the machine can do, over its peak; how fast the rejected are answered
 poison     goodput with one broken file in a hundred, over goodput without
 soak       memory, processes and files over a long mixed load
@@ -9,7 +9,7 @@ latency    one short text alone: HTTP over the runtime
 start      from `bindery serve` to its first 200 on /readyz, starter, warm file cache
 
 What is compared runs in short turns, so that a neighbour's load falls on both sides; ratios are medians over the turns.
-Run: python bench/serving.py [--only saturated ...] [--quick] [--soak-minutes 20] [--scratch DIR]
+Run: python bench/serving.py [--only saturated ...] [--quick] [--soak-minutes 20] [--scratch DIR] [--infinity DIR/bin/python]
 The large bundle is made once in the scratch directory (minutes, 4.5 GB). Parts that are not run keep their last figures.
 """
 
@@ -22,13 +22,15 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from closed_loop import one_by_one, saturate
-from server_process import Server, serving, torch_peer
+from closed_loop import OURS, one_by_one, saturate
+from infinity_beside import PATH, as_it_asks, model_for
+from server_process import Server, infinity_peer, serving, torch_peer
 from under_stress import overload, poison, soak
 
 from bindery.bundle import Bundle, find_bundle, open_bundle
@@ -48,6 +50,7 @@ RESULT = Path(__file__).parent / "results/serving.json"
 BATCH = 16
 MANY = 32  # texts of one request, as clients send that have many
 CALLERS = {"text": 64, "texts": 4, "image": 32, "audio": 16, "video": 8}
+PATIENT = {"BINDERY_LIMITS__QUEUE_MS": "600000"}  # a few callers of large towers are a queue of more than ten seconds
 LARGE_CALLERS = {"text": 32, "texts": 2, "image": 6, "audio": 4, "video": 3}
 
 
@@ -92,10 +95,12 @@ def bare_rate(encoder: Encoder, batch: Tensors, seconds: float) -> Rate:
     return done / (time.perf_counter() - began), (time.process_time() - busy) * 1000 / done
 
 
-def http_rate(server: Server, drawn: Iterator[Parcel], callers: int, seconds: float, items: int = 1) -> Rate:
+def http_rate(server: Server, drawn: Iterator[Parcel], callers: int, seconds: float, items: int = 1, path: str = OURS) -> Rate:
     """``items``: of each request."""
     busy = server.cpu_s()
-    tally = saturate(server.url, drawn, callers, seconds, callers)
+    tally = saturate(server.url, drawn, callers, seconds, callers, path)
+    if tally.others:
+        raise RuntimeError(f"{server.url} answered {dict(tally.others)}")
     return tally.per_s * items, (server.cpu_s() - busy) * 1000 / (tally.good * items)
 
 
@@ -116,7 +121,7 @@ def in_turns(ours: Callable[[], Rate], other: Callable[[], Rate], turns: int) ->
 
 def saturated(directory: Path, callers: dict[str, int], effort: Effort) -> dict[str, Any]:
     bundle, rows = open_bundle(directory), {}
-    with tempfile.TemporaryDirectory() as data, serving(str(directory), Path(data)) as server:
+    with tempfile.TemporaryDirectory() as data, serving(str(directory), Path(data), PATIENT) as server:
         for kind, count in callers.items():
             modality = "text" if kind == "texts" else kind
             encoder, drawn = open_encoder(bundle, modality), parcels(kind)
@@ -135,28 +140,43 @@ def saturated(directory: Path, callers: dict[str, int], effort: Effort) -> dict[
     return rows
 
 
-def peers(directory: Path, effort: Effort) -> dict[str, Any]:
+PRECISIONS = ("exact", "bf16")
+
+
+def peers(directory: Path, effort: Effort, scratch: Path, infinity: Path | None) -> dict[str, Any]:
+    found: dict[str, Any] = {"fastapi_torch_lock": {}, "infinity": "not measured: it needs an environment of its own (--infinity)"}
+    found["fastapi_torch_lock"] = _beside(directory, effort, lambda: torch_peer(["text", "image"]), lambda drawn: drawn, OURS)
+    if infinity is not None:
+        model = model_for(infinity, scratch)
+        found["infinity"] = _beside(directory, effort, lambda: infinity_peer(infinity, model), as_it_asks, PATH)
+    return found
+
+
+def _beside(
+    directory: Path,
+    effort: Effort,
+    open_peer: Callable[[], AbstractContextManager[Server]],
+    as_peer: Callable[[Iterator[Parcel]], Iterator[Parcel]],
+    path: str,
+) -> dict[str, Any]:
     rows: dict[str, Any] = {}
-    for precision in ("exact", "bf16"):
+    for precision in PRECISIONS:
         with (
             tempfile.TemporaryDirectory() as data,
-            serving(str(directory), Path(data), {"BINDERY_PRECISION": precision}) as ours,
-            torch_peer(["text", "image"]) as peer,
+            serving(str(directory), Path(data), {"BINDERY_PRECISION": precision, **PATIENT}) as ours,
+            open_peer() as peer,
         ):
             for kind in ("text", "image"):
-                count, drawn = LARGE_CALLERS[kind], parcels(kind)
-                for server in (ours, peer):
-                    saturate(server.url, drawn, 2, 0.2, 2)
-
-                def rate(server: Server, drawn: Iterator[Parcel] = drawn, count: int = count) -> Rate:
-                    return http_rate(server, drawn, count, effort.seconds)
-
-                rows[f"{kind}, bindery {precision}"] = in_turns(lambda: rate(ours), lambda: rate(peer), effort.turns)
+                count, mine, theirs = LARGE_CALLERS[kind], parcels(kind), as_peer(parcels(kind))
+                saturate(ours.url, mine, 2, 0.2, 2)
+                saturate(peer.url, theirs, 2, 0.2, 2, path)
+                rows[f"{kind}, bindery {precision}"] = in_turns(
+                    lambda mine=mine, count=count, ours=ours: http_rate(ours, mine, count, effort.seconds),  # type: ignore[misc]
+                    lambda theirs=theirs, count=count, peer=peer: http_rate(peer, theirs, count, effort.seconds, path=path),  # type: ignore[misc]
+                    effort.turns,
+                )
                 print(kind, precision, json.dumps(rows[f"{kind}, bindery {precision}"]), flush=True)
-    return {
-        "fastapi_torch_lock": rows,
-        "infinity": "not installable beside this project's pinned packages from the registries at hand; not measured",
-    }
+    return rows
 
 
 def latency(effort: Effort) -> dict[str, Any]:
@@ -207,7 +227,7 @@ def large(scratch: Path) -> Path:
     return large_bundle(scratch)
 
 
-def run(part: str, effort: Effort, scratch: Path) -> dict[str, Any]:
+def run(part: str, effort: Effort, scratch: Path, infinity: Path | None) -> dict[str, Any]:
     match part:
         case "start":
             return start(effort)
@@ -218,7 +238,7 @@ def run(part: str, effort: Effort, scratch: Path) -> dict[str, Any]:
         case "saturated_large":
             return saturated(large(scratch), LARGE_CALLERS, effort)
         case "peers":
-            return peers(large(scratch), effort)
+            return peers(large(scratch), effort, scratch, infinity)
         case "overload":
             return overload(effort.seconds, effort.turns)
         case "poison":
@@ -236,6 +256,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--soak-minutes", type=float, default=20.0)
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()) / "bindery-bench")
+    parser.add_argument("--infinity", type=Path, help="for the peers: the Python that bench/infinity_model.py asks for")
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
     effort = Effort(arguments.seconds, arguments.turns, arguments.soak_minutes)
@@ -246,7 +267,7 @@ def main() -> None:
         if arguments.quick and part in ("saturated_large", "peers"):
             continue
         before, began = os.getloadavg()[0], time.time()
-        figures = run(part, effort, arguments.scratch)
+        figures = run(part, effort, arguments.scratch, arguments.infinity)
         document[part] = {
             **figures,
             "how": {
