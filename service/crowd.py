@@ -7,7 +7,6 @@ does not do: look into the cache. The first refusals of each second still go the
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 import time
@@ -25,9 +24,8 @@ from service.state import State
 log = structlog.get_logger(__name__)
 
 _EMBEDDING = re.compile(r"/v1/embed/([^/]+)|/v1/embeddings")
-_SMALL_BYTES = 16 * 1024
-"""A body up to this is most likely here already; taking it in keeps the connection, which costs less than a new one."""
-_SMALL_WAIT_S = 0.02
+_SMALL_BYTES = 256 * 1024
+"""A body up to this costs less to read past than a new connection does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +54,9 @@ class Crowd:
             await self._app(scope, receive, send)
             return
         scope["route"] = _EMBED if embedding[1] else _OPENAI  # as the router would have written it, for metrics and the log
-        exchange_of(request).is_unread = True
+        exchange = exchange_of(request)
+        exchange.is_unread, exchange.is_read_past = True, _is_small(request.headers)
         self._tell()
-        await _take_small_body(request.headers, receive)
         await problem_response(request, refusal)(scope, receive, send)
 
     def _tell(self) -> None:
@@ -70,13 +68,7 @@ class Crowd:
             self._untold, self._told = 0, now
 
 
-async def _take_small_body(headers: Headers, receive: Receive) -> None:
+def _is_small(headers: Headers) -> bool:
+    """Also that it comes at all: who expects to be told to go on and is refused may well not send it."""
     length = headers.get("content-length", "")
-    if not length.isascii() or not length.isdigit() or int(length) > _SMALL_BYTES:
-        return
-    try:
-        async with asyncio.timeout(_SMALL_WAIT_S):
-            while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
-                pass
-    except TimeoutError:
-        return
+    return length.isascii() and length.isdigit() and int(length) <= _SMALL_BYTES and "expect" not in headers

@@ -83,7 +83,9 @@ class Edge:
         self._state.metrics.body_bytes.inc(exchange.bytes)
         if self._state.traces is not None and route not in QUIET:
             self._state.traces.add(Headers(scope=scope), exchange.stretch(method, route, status, outgoing.since))
-        write = log.debug if route in QUIET or exchange.is_unread else log.info
+        if exchange.is_unread:  # `service.crowd` tells of all of them at once
+            return
+        write = log.debug if route in QUIET else log.info
         write(
             "request",
             id=exchange.request_id,
@@ -110,6 +112,11 @@ class _Incoming:
         self.gone = False
         self.answering = False
 
+    @property
+    def settled(self) -> bool:
+        """Whether the connection can go on after the answer: the body is in, or whoever holds the line reads past it."""
+        return self.whole or self._exchange.is_read_past
+
     async def receive(self) -> Message:
         if self._watch is not None:
             return await asyncio.shield(self._watch)
@@ -120,8 +127,6 @@ class _Incoming:
         self._exchange.bytes += len(message.get("body", b""))
         if not message.get("more_body", False):
             self.whole = True
-            if self._exchange.is_unread:
-                return message
             self._watch = asyncio.create_task(self._watch_line(), name="disconnect-watch")
         return message
 
@@ -172,13 +177,13 @@ class _Outgoing:
             headers["X-Request-Id"] = self._exchange.request_id
             headers["Server-Timing"] = self._exchange.server_timing()
             headers["X-Content-Type-Options"] = "nosniff"
-            if not self._incoming.whole:
+            if not self._incoming.settled:
                 headers["Connection"] = "close"
             await self._send(message)
             return
         if self.method == "HEAD":
             message = {**message, "body": b""}
-        if message.get("more_body", False) or self._incoming.whole:
+        if message.get("more_body", False) or self._incoming.settled:
             await self._send(message)
             return
         await self._send({**message, "more_body": True})

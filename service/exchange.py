@@ -40,6 +40,8 @@ class Exchange:
     endings: list[Callable[[], None]] = field(default_factory=list)
     is_unread: bool = False
     """Refused before it was looked at: of these there are hundreds a second, so they get no line in the log and no eye on their line."""
+    is_read_past: bool = False
+    """Answered without its body, which is small: the HTTP server throws away what comes of it, and the connection is kept."""
     is_traced: bool = False
     items_traced: list[Stretch] = field(default_factory=list)
 

@@ -68,23 +68,23 @@ def problem_response(
     retry_after_ms = error.retry_after_ms or (RETRY_AFTER_MS if error.status == 503 else None)
     if not entries and error.pointer is not None:
         entries = [ErrorEntry(pointer=error.pointer, code=error.code, detail=error.detail)]
-    problem = Problem(
-        type=f"urn:bindery:problem:{error.code}",
-        title=error.title,
-        status=error.status,
-        detail=error.detail,
-        code=error.code,
-        request_id=exchange_of(request).request_id,
-        retryable=error.retryable,
-        retry_after_ms=retry_after_ms,
-        errors=list(entries) or None,
-    )
-    document: dict[str, Any] = problem.model_dump(exclude_none=True)
-    if request.url.path.rstrip("/") == OPENAI_PATH:
-        document["error"] = _openai_error(problem)
+    document: dict[str, Any] = {  # a `Problem`; made by hand, since under a flood it is most of what a refusal costs
+        "type": f"urn:bindery:problem:{error.code}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.code,
+        "request_id": exchange_of(request).request_id,
+        "retryable": error.retryable,
+    }
     shown = dict(headers or {})
     if retry_after_ms is not None:
+        document["retry_after_ms"] = retry_after_ms
         shown |= {"Retry-After": str(math.ceil(retry_after_ms / 1000)), "retry-after-ms": str(retry_after_ms)}
+    if entries:
+        document["errors"] = [entry.model_dump() for entry in entries]
+    if request.scope["path"].rstrip("/") == OPENAI_PATH:
+        document["error"] = _openai_error(error, entries)
     return Json(document, status_code=error.status, headers=shown, media_type=MEDIA_TYPE)
 
 
@@ -146,7 +146,7 @@ def _methods(request: Request) -> list[str]:
     return sorted({*found, "OPTIONS", *(["HEAD"] if "GET" in found else [])})
 
 
-def _openai_error(problem: Problem) -> dict[str, Any]:
-    kind = "server_error" if problem.status >= 500 else "rate_limit_error" if problem.status == 429 else "invalid_request_error"
-    pointer = problem.errors[0].pointer if problem.errors else ""
-    return {"message": problem.detail, "type": kind, "param": pointer.strip("/").replace("/", ".") or None, "code": problem.code}
+def _openai_error(error: BinderyError, entries: Sequence[ErrorEntry]) -> dict[str, Any]:
+    kind = "server_error" if error.status >= 500 else "rate_limit_error" if error.status == 429 else "invalid_request_error"
+    pointer = entries[0].pointer if entries else ""
+    return {"message": error.detail, "type": kind, "param": pointer.strip("/").replace("/", ".") or None, "code": error.code}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
 import time
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import pytest
 from bindery.engine.admission import CROWD, Cost
 from bindery.settings import Settings
 from service.app import create_app
+from service.fronts.processes import http_server
+from service.problems import Problem
 from tests.service.test_app import asking
 
 JSON = {"Content-Type": "application/json"}
@@ -63,3 +67,40 @@ async def test_a_crowd_is_told_of_once_a_second_and_not_once_a_request(
     lines = capsys.readouterr().err.splitlines()
     assert 1 <= sum("refused unread" in line for line in lines) <= 1 + seconds
     assert not [line for line in lines if "status=503" in line]
+
+
+async def _answer(reader: asyncio.StreamReader) -> tuple[str, dict[str, object]]:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    return head, json.loads(await reader.readexactly(int(head.split("content-length: ")[1].split("\r\n")[0])))
+
+
+async def test_the_connection_of_a_refused_picture_is_kept_and_that_of_a_large_file_is_not(toy_settings: Settings, tmp_path: Path) -> None:
+    """The body comes after the answer, and the next request behind it on the same line."""
+    app = create_app(toy_settings.model_copy(update={"data_dir": tmp_path}))
+    server = http_server(app, toy_settings)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        while not server.started or app.state.service.standing != "ready":
+            await asyncio.sleep(0.05)
+        (seat,) = app.state.service.engine.queue.take([Cost(infer_ms=1e6)], "interactive", None)
+        for number in range(CROWD):
+            async with asking(app) as client:
+                await client.post("/v1/embed/text", json={"inputs": [f"text {number}"]})
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
+        picture = b"POST /v1/embed/image HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n%s\r\n"
+        for size in (1000, 200_000, 1000):
+            writer.write(picture % (size, b""))
+            head, problem = await _answer(reader)
+            assert "connection: close" not in head
+            assert Problem.model_validate(problem).code == "queue_full"
+            writer.write(b"x" * size)
+        writer.write(picture % (1000, b"Expect: 100-continue\r\n"))  # who waits for a word before sending may never send it
+        assert "connection: close" in (await _answer(reader))[0]
+        writer.close()
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
+        writer.write(picture % (2_000_000, b""))
+        assert "connection: close" in (await _answer(reader))[0]
+        writer.close()
+        seat.leave()
+        server.should_exit = True
+        await serving
