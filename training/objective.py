@@ -119,13 +119,17 @@ class Objective(nn.Module):
         elif term.how in {"cosine", "squared"} and taught != mine:
             self.projections[str(number)] = nn.Linear(mine, taught, bias=False)
 
+    def learned(self) -> dict[str, Tensor]:
+        """The layers through which the tower follows its teachers, by the number of the loss: `1.weight`, `1.bias`."""
+        return {name: tensor.detach().to("cpu").contiguous() for name, tensor in self.projections.state_dict().items()}
+
     @property
     def wants_features(self) -> bool:
         """Whether the rows it is given must be the vector and, behind it, the features."""
         return any(isinstance(term, DistillTerm) and term.of == "features" for term in self._terms)
 
     def named_trained(self) -> list[tuple[str, nn.Parameter]]:
-        """The logit scale under its name in recipes, and the projections, which are left behind when the run ends."""
+        """The logit scale under its name in recipes, and the projections, which are no part of the tower."""
         return [("logit_scale", self.scale.log), *((f"losses.{name}", p) for name, p in self.projections.named_parameters())]
 
     def forward(self, media: Tensor, text: Tensor, together: Tensor, ids: Sequence[str]) -> tuple[Tensor, dict[str, float]]:

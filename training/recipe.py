@@ -153,7 +153,7 @@ _LATER: dict[str, Any] = {
     "compute": True,
     "watch": True,
     "data": {"modality": True, "member": True, "validation": True, "workers": True, "skip_labels": True, "balance": True, "wordless": True},
-    "tower": {"config": {"tagger": True, "apart": True, "block": True, "motion": True}},
+    "tower": {"config": {"tagger": {"scores": True, "frames": True}, "apart": True, "block": True, "motion": True}},
 }
 """Fields that recipes did not have at first. Where one has its default the digest is the one that the recipe had before."""
 

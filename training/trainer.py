@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors.torch import save_file
 
 from bindery.bundle import file_digest
 from training.assembly import Assembly, Places, assemble
@@ -29,6 +30,9 @@ from training.record import Record
 from training.start import set_training
 from training.towers.package import load_tower, save_tower
 from training.watch import Watch
+
+LEARNED = "losses.safetensors"
+"""Beside the package: the layers through which the tower followed its teachers, a tagger's among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +183,8 @@ class _Run:
             prompts=recipe.prompts,
             provenance=_provenance(recipe, self._places, decoder.items, skipped, losses, verdict.accuracy) | self._space(),
         )
+        if learned := self._parts.objective.learned():
+            save_file(learned, package / LEARNED)
         plot = self._record.close(recipe.name)
         read = len(decoder.items) - len(decoder.skipped)
         return Trained(package, read, skipped, losses, verdict.accuracy, verdict.logit_scale, resumed_at, loop.done, plot)

@@ -22,6 +22,8 @@ from training.feed import balanced
 from training.losses import contrastive_loss, positives
 from training.objective import ContrastiveTerm, DistillTerm, Objective
 from training.recipe import Recipe
+from training.starter.weights import import_listener
+from training.text import PackageText
 from training.towers.convnet import ConvNetConfig, ConvNetTower, Stage
 from training.towers.package import load_tower
 from training.towers.tower import unit
@@ -91,6 +93,22 @@ def test_a_tower_learns_features_and_tags_first_and_words_beside_them(places: Pl
     text = dry_run(_recipe(FEATURES, TAGS, CAPTIONS), places)
     assert set(text.loss) == {"squared", "tags", "contrastive"}
     assert text.shapes["vectors"] == (16, DIMENSION)
+
+
+def test_what_was_tagged_first_speaks_in_text_vectors_afterwards(places: Places) -> None:
+    """The layer of logits stays beside the package, and makes a tower that knows the classes by name before any caption."""
+    trained = train(_recipe(FEATURES, TAGS, epochs=60), places)
+    (places.media / "names.txt").write_text("white\nred\nquiet\n", encoding="utf-8")  # the third is true of what is white, too
+    text = places.towers / "text"
+    listener = import_listener(
+        places.out / "listener", trained.package, text, places.media / "names.txt", silent="quiet", layer="1", best=1
+    )
+    patches = torch.from_numpy(np.load(places.media / "patches.npy").astype(np.float32))  # (48, 1, 8, 8)
+    with torch.no_grad():
+        vectors = load_tower(listener).module()(patches.unflatten(0, (12, 4))[:, :, 0])  # each of four windows, two of each brightness
+    white, red = PackageText(load_tower(text)).vectors(["white", "red"])
+    sharpest = torch.stack([(vectors @ white), (vectors @ red)]).max(dim=0).values
+    assert sharpest.min() > 0.99  # of one class alone, and that one of the two that may speak
 
 
 def test_part_of_an_epoch_is_a_run(places: Places) -> None:

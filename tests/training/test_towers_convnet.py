@@ -71,3 +71,18 @@ def test_a_tagger_speaks_by_the_names_of_its_best_classes() -> None:
     with torch.no_grad():
         tower.head.out.bias[4] = 2.0
         assert tower(pictures)[:, 4].min() > 0.5  # and corrects afterwards
+
+
+def test_a_tagger_of_sounds_takes_each_class_from_the_frame_that_has_most_of_it() -> None:
+    tagger = TaggerConfig(classes=4, best=2, scores="sigmoid", frames="most")
+    tower = ConvNetTower(CONFIG.model_copy(update={"tagger": tagger})).eval()
+    assert tower.tagger is not None
+    with torch.no_grad():
+        tower.tagger.names.copy_(torch.eye(4, 5))
+        features = torch.randn(3, 6, CONFIG.features)
+        scores = tower.tagger.classify(features).sigmoid().amax(dim=1)  # (3, 4): of one frame or another
+        vectors = tower.vector(features)
+    first = scores.topk(2, dim=1)
+    wanted = torch.zeros(3, 5).scatter(1, first.indices, first.values / first.values.sum(dim=1, keepdim=True))
+    torch.testing.assert_close(vectors, wanted)
+    torch.testing.assert_close(tower.vector(features.flip(1)), vectors)

@@ -15,10 +15,13 @@ from training.assembly import Places
 from training.cli import console, run_recipe
 from training.data.batches import captions_of
 from training.data.manifest import Item, read_manifest, without_licences
+from training.objective import DistillTerm
 from training.recipe import read_recipe
 from training.starter.moving import make_clips
 from training.starter.pool import command as make_pool
-from training.starter.weights import import_lite0, import_minilm, import_tagger
+from training.starter.pool import said_of
+from training.starter.weights import import_listener, import_lite0, import_minilm, import_tagger
+from training.starter.yamnet import SILENCE
 from training.teach import command as teach
 from training.trainer import Saving
 
@@ -48,7 +51,13 @@ def command(
         if not (work / "pool" / "ids.txt").is_file():  # written last
             make_pool(media=media, out=work / "pool", text=towers / "text", sounds=None, clips=CLIPS, seed=0)
         saving = Saving(every=400, resume=True)
-        run_recipe(RECIPES / "hearing.toml", Places(work / "pool", towers, towers / "hearing"), saving=saving)
+        hearing = RECIPES / "hearing.toml"
+        run_recipe(hearing, Places(work / "pool", towers, towers / "hearing"), saving=saving)
+        tags = next(
+            number for number, term in enumerate(read_recipe(hearing).losses) if isinstance(term, DistillTerm) and term.how == "tags"
+        )
+        names = work / "pool" / "classes.txt"
+        import_listener(towers / "listener", towers / "hearing", towers / "text", names, silent=said_of(SILENCE), layer=str(tags))
     for modality in only or MODALITIES:
         lessons = media_of(modality, media, work)
         if modality == "video":

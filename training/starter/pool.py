@@ -87,7 +87,7 @@ def command(
     assert isinstance(recipe.spec, AudioSpec)
     teacher = Yamnet(media / "teachers" / "yamnet_spectra_in.tflite")
     names = class_names(media / "teachers" / "yamnet_class_map.csv")
-    classes = [f"the sound of {name.lower()}" for name in names]
+    classes = [said_of(name) for name in names]
     (out / "classes.txt").write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
     vectors = PackageText(load_tower(text)).arrays(classes)
     items = without_licences(read_manifest(media / "audio" / "manifest.csv", split="train"), recipe.data.skip_licences)
@@ -120,6 +120,11 @@ def command(
                 console.print(f"{number} of {clips + len(captioned)} clips")
     lessons.close()
     (out / "ids.txt").write_text("".join(f"patches-{row}\n" for row in range(total)), encoding="utf-8")
+
+
+def said_of(name: str) -> str:
+    """What the teacher's class is called in words."""
+    return f"the sound of {name.lower()}"
 
 
 def _drawn(number: int, captioned: list[Sound], others: list[Sound], seed: int) -> tuple[Floats | None, Item | None]:

