@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bindery.collections.products import Linear
 from bindery.vectors import Vectors
 
 ROWS_OF_A_COMPONENT = 10
@@ -29,7 +30,10 @@ def enough(rows: int, dimension: int) -> bool:
 
 def learn(rows: Vectors, coded: Vectors) -> Vectors:
     """``A'`` ``(d, d)``, from vectors ``(n, d)`` and what their codes say they are ``(n, d)``; ``A' @ q`` is asked of the codes."""
-    rows, coded = rows - rows.mean(axis=0), coded - coded.mean(axis=0)
-    seen = coded.T @ coded
+    middle = coded.mean(axis=0)
+    columns = np.ascontiguousarray(coded.T)
+    product = Linear(columns)
+    seen = product(columns) - len(coded) * np.outer(middle, middle)  # about their means, without copies of all of them
+    wanted = product(np.ascontiguousarray(rows.T)).T - len(coded) * np.outer(middle, rows.mean(axis=0))
     seen[np.diag_indices(len(seen))] += _RIDGE * np.trace(seen) / len(seen) + np.finfo(np.float32).tiny
-    return np.linalg.solve(seen, coded.T @ rows).astype(np.float32)
+    return np.linalg.solve(seen, wanted).astype(np.float32)

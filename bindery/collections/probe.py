@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from bindery.collections.denoising import crosses
 from bindery.collections.flat import Keys
+from bindery.collections.products import Linear
 from bindery.collections.registry import Probed
 from bindery.collections.segment import Segment
 from bindery.vectors import Vectors
@@ -27,6 +28,8 @@ FEWEST = 30
 
 SHARES = (1.0, 0.5, 0.25, 0.125)
 _NEIGHBOURS = 100
+_SHALLOW = 4
+"""First only so deep a part of what may be compared is looked at: a scan that ranks fewer rows costs half, and mostly it is enough."""
 _NS_OF_A_CODE, _NS_OF_A_ROW = 5.0, 350.0  # measured for 768 components; only their ratio matters
 _STEP = 1.08  # of the ladder of depths
 _MARGIN = 1.5
@@ -54,7 +57,8 @@ class Asked:
     deepest: int
 
     @property
-    def denoised(self) -> bool:
+    def crosses(self) -> bool:
+        """Whether queries and rows are of different modalities, so that the queries are denoised (`denoising`)."""
         return crosses(self.modality, self.query_modality)
 
 
@@ -70,33 +74,38 @@ def probe(segments: Sequence[Segment], asked: Sequence[Asked], stop: Callable[[]
     for one in asked:
         upto = first + len(one.queries)
         own = _Truth(truth.segments[first:upto], truth.places[first:upto])
-        found.append(_chosen(one, _ranks(segments, lists, one, own, stop), len(segments), rows))
+        found.append(_probed(segments, lists, one, own, rows, stop))
         first = upto
     return found
 
 
-def _chosen(asked: Asked, ranks: dict[float, Ranks], segments: int, rows: int) -> Probed:
-    """The cheapest share of the lists, and how deep to look in it."""
-    target, deepest = asked.target, asked.deepest
+def _probed(
+    segments: Sequence[Segment], lists: Sequence[NDArray[np.int64]], asked: Asked, truth: _Truth, rows: int, stop: Callable[[], bool]
+) -> Probed:
+    for deepest in (max(1, asked.deepest // _SHALLOW), asked.deepest):
+        chosen = _chosen(asked, _ranks(segments, lists, asked, truth, deepest, stop), deepest, len(segments), rows)
+        if chosen is not None and chosen.depth_100 <= deepest:
+            break
+    return chosen or Probed(asked.modality, asked.query_modality, asked.target, 1.0, 0, 0, 1.0, 1.0, len(asked.queries), rows)
+
+
+def _chosen(asked: Asked, ranks: dict[float, Ranks], deepest: int, segments: int, rows: int) -> Probed | None:
+    """The cheapest share of the lists, and how deep to look in it; None when a look at ``deepest`` rows is not enough."""
     best: tuple[float, Probed] | None = None
     for share, own in ranks.items():
-        if share < 1 and asked.query_modality != asked.modality:
-            break  # lists hold what is alike to a query of their own modality; another's neighbours lie in all of them
         certainty = _Z if share == 1 else _Z_OF_FEWER_LISTS
-        depth = _enough(own[:, :10], target, 10, deepest, certainty)
+        depth = _enough(own[:, :10], asked.target, 10, deepest, certainty)
         if depth is None:
             break  # fewer lists find less
-        margin = _MARGIN if asked.denoised else 1.0
-        depth = min(deepest, math.ceil(margin * depth))
-        depth_100 = math.ceil(margin * (_enough(own, target, 100, deepest, certainty) or 4 * deepest))  # 4: beyond what was looked at
+        margin = _MARGIN if asked.crosses else 1.0
+        depth = min(asked.deepest, math.ceil(margin * depth))
+        hundred = _enough(own, asked.target, 100, deepest, certainty) or 4 * deepest  # 4: beyond what was looked at
         recall, bound = (round(value, 4) for value in _recall(own[:, :10], depth, _Z))
         cost = share * rows * _NS_OF_A_CODE + segments * depth * _NS_OF_A_ROW
         if best is None or cost < best[0]:
-            told = (target, share, depth, max(depth, depth_100), recall, bound, len(own), rows)
+            told = (asked.target, share, depth, max(depth, math.ceil(margin * hundred)), recall, bound, len(own), rows)
             best = cost, Probed(asked.modality, asked.query_modality, *told)
-    if best is None:
-        return Probed(asked.modality, asked.query_modality, target, 1.0, 0, 0, 1.0, 1.0, len(asked.queries), rows)
-    return best[1]
+    return None if best is None else best[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,43 +119,79 @@ class _Truth:
 def _truth(segments: Sequence[Segment], asked: Sequence[Asked], stop: Callable[[], bool]) -> _Truth:
     queries = np.concatenate([one.queries for one in asked])
     own = np.concatenate([np.full(len(one.queries), -1, dtype=np.int64) if one.own is None else one.own for one in asked])
-    scores = np.full((len(queries), _NEIGHBOURS), -np.inf, dtype=np.float32)
-    owners = np.zeros((len(queries), _NEIGHBOURS), dtype=np.int64)
-    places = np.zeros((len(queries), _NEIGHBOURS), dtype=np.int64)
+    best, scores = Best(len(queries)), Linear(queries)
+    first = np.cumsum([0, *(segment.rows for segment in segments)])
     for number, segment in enumerate(segments):
         for start, rows, alive in segment.blocks():
             _may_go_on(stop)
-            found = queries @ rows.T
-            found[:, ~alive] = -np.inf
+            found = scores(rows)
+            found[~alive] = -np.inf
             keys = segment.keys[start : start + len(rows)]
             column = np.minimum(np.searchsorted(keys, own), len(keys) - 1)
             itself = np.flatnonzero(keys[column] == own)
-            found[itself, column[itself]] = -np.inf
-            # After the first blocks hardly a row is better than the hundredth so far.
-            for query in np.flatnonzero(found.max(axis=1) > scores.min(axis=1)):
-                better = np.flatnonzero(found[query] > scores[query].min())
-                everything = np.concatenate([scores[query], found[query, better]])
-                kept = np.argpartition(-everything, _NEIGHBOURS - 1)[:_NEIGHBOURS]
-                scores[query] = everything[kept]
-                owners[query] = np.concatenate([owners[query], np.full(len(better), number)])[kept]
-                places[query] = np.concatenate([places[query], better + start])[kept]
-    order = np.argsort(-scores, axis=1, kind="stable")
-    return _Truth(np.take_along_axis(owners, order, axis=1), np.take_along_axis(places, order, axis=1))
+            found[column[itself], itself] = -np.inf
+            best.add(found, int(first[number]) + start)
+    places = best.places()
+    owners = np.searchsorted(first, places, side="right") - 1
+    return _Truth(owners, places - first[owners])
+
+
+class Best:
+    """The best rows of each query, from scores that come a block of rows at a time.
+
+    Kept are all that were better than a bound, thinned out when they are many: ranking every block would take as long as comparing it.
+    """
+
+    def __init__(self, queries: int) -> None:
+        self._bound = np.full(queries, -np.inf, dtype=np.float32)  # of each query: its hundredth best so far, or less
+        self._kept = [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))]
+        self._waiting = 0
+
+    def add(self, scores: NDArray[np.float32], first: int) -> None:
+        """Of the rows ``first``, ``first + 1``, ... with the queries: ``(n, m)``."""
+        queries = len(self._bound)
+        if not np.isfinite(self._bound).all() and len(scores) > _NEIGHBOURS:
+            self._bound = np.maximum(self._bound, np.partition(scores, -_NEIGHBOURS, axis=0)[-_NEIGHBOURS])
+        found = np.flatnonzero(scores >= self._bound)  # in a third of the time that two dimensions take
+        place, query = np.divmod(found, queries)
+        self._kept.append((query, place + first, scores.ravel()[found]))
+        self._waiting += len(query)
+        if self._waiting > _NEIGHBOURS * queries:
+            self._thin_out()
+
+    def places(self) -> NDArray[np.int64]:
+        """``(m, 100)``, best first; the last again where there are fewer rows than a hundred."""
+        self._thin_out()
+        query, place, _ = self._kept[0]
+        begins = np.searchsorted(query, np.arange(len(self._bound)))
+        counts = np.diff([*begins, len(query)])
+        return np.asarray(place[begins[:, None] + np.minimum(np.arange(_NEIGHBOURS), counts[:, None] - 1)])
+
+    def _thin_out(self) -> None:
+        query, place, score = (np.concatenate(parts) for parts in zip(*self._kept, strict=True))
+        order = np.lexsort((place, -score, query))
+        query, place, score = query[order], place[order], score[order]
+        rank = np.arange(len(query)) - np.searchsorted(query, query)
+        last = rank == _NEIGHBOURS - 1
+        self._bound[query[last]] = score[last]
+        kept = rank < _NEIGHBOURS
+        self._kept, self._waiting = [(query[kept], place[kept], score[kept])], 0
 
 
 def _ranks(
-    segments: Sequence[Segment], lists: Sequence[NDArray[np.int64]], asked: Asked, truth: _Truth, stop: Callable[[], bool]
+    segments: Sequence[Segment], lists: Sequence[NDArray[np.int64]], asked: Asked, truth: _Truth, deepest: int, stop: Callable[[], bool]
 ) -> dict[float, Ranks]:
     """By the share of the lists that is scanned."""
-    deepest = asked.deepest
-    ranks = {share: np.full(truth.places.shape, deepest, dtype=np.int64) for share in SHARES}
+    # Lists hold what is alike to a query of their own modality; another's neighbours lie in all of them.
+    ranks = {share: np.full(truth.places.shape, deepest, dtype=np.int64) for share in (SHARES if not asked.crosses else SHARES[:1])}
     for number, segment in enumerate(segments):
         rank_of = np.full(segment.rows, deepest, dtype=np.int64)
-        turn_of = np.empty(segment.lists, dtype=np.int64)  # of each list, for this query
+        turn_of = np.zeros(segment.lists, dtype=np.int64)  # of each list, for this query
         for query, vector in enumerate(asked.queries):
             _may_go_on(stop)
-            ranked = segment.by_code(vector, min(deepest, segment.rows), 1.0, denoised=asked.denoised)
-            turn_of[segment.lists_by_nearness(vector, denoised=asked.denoised)] = np.arange(segment.lists)
+            ranked = segment.by_code(vector, min(deepest, segment.rows), 1.0, denoised=asked.crosses)
+            if not asked.crosses:
+                turn_of[segment.lists_by_nearness(vector, denoised=False)] = np.arange(segment.lists)
             turns = turn_of[lists[number][ranked]]
             mine = truth.segments[query] == number
             wanted = truth.places[query, mine]

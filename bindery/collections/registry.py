@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _READ_ROWS = 4096
+_DENSE = 2
+"""Keys that are wanted among so many are read as a range."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,12 +187,21 @@ def vectors(
     """Those of ``wanted``, which ascend, that are in the span: keys and stored vectors, some thousands at a time."""
     text, parameters = _within(collection_id, span)
     for start in range(0, len(wanted), _READ_ROWS):
+        which_of: list[object]
+        some = wanted[start : start + _READ_ROWS]
+        lowest, highest = int(some[0]), int(some[-1])
+        if highest - lowest < _DENSE * len(some):  # walking over the few others costs less than looking each one up
+            which, which_of = "item_key BETWEEN ? AND ?", [lowest, highest]
+        else:
+            which, which_of = "item_key IN (SELECT value FROM json_each(?))", [json.dumps(some.tolist())]
         rows = db.execute(
-            f"SELECT item_key, data FROM vectors NOT INDEXED WHERE item_key IN (SELECT value FROM json_each(?)) AND {text} "
-            "ORDER BY item_key",
-            (json.dumps(wanted[start : start + _READ_ROWS].tolist()), *parameters),
+            f"SELECT item_key, data FROM vectors NOT INDEXED WHERE {which} AND {text} ORDER BY item_key", (*which_of, *parameters)
         ).fetchall()
-        yield np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows)), [row[1] for row in rows]
+        found = np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
+        mine = np.isin(found, some)
+        if not mine.all():
+            rows, found = [row for row, one in zip(rows, mine, strict=True) if one], found[mine]
+        yield found, [row[1] for row in rows]
 
 
 def _within(collection_id: int, span: Span) -> tuple[str, list[object]]:

@@ -20,6 +20,7 @@ from bindery.collections import segment_files
 from bindery.collections.centring import evenly
 from bindery.collections.flat import Keys, Mask, Selection, best
 from bindery.collections.gpu import GpuRows
+from bindery.collections.products import Linear
 from bindery.collections.registry import SegmentRow
 from bindery.collections.segment_files import ASKED, CODES, KEYS, VECTORS, SegmentDamaged
 from bindery.vectors import Vectors
@@ -93,9 +94,10 @@ class Segment:
             self._codes = faiss.read_index(str(path))
         except RuntimeError as error:
             raise SegmentDamaged(f"{path} cannot be read: {error}") from error
-        self._asked: NDArray[np.float32] | None = None  # segments that are small, or older than this, have none
+        self._asked: Linear | None = None  # segments that are small, or older than this, have none
         if ASKED in row.files:
-            self._asked = np.fromfile(segment_files.check(folder, row.files, ASKED), dtype="<f4").reshape(dimension, dimension)
+            asked = np.fromfile(segment_files.check(folder, row.files, ASKED), dtype="<f4")
+            self._asked = Linear(asked.reshape(dimension, dimension))
         self.lists: int = self._codes.nlist  # type: ignore[attr-defined]  # an index that was read has no closer type
         # FAISS reads the mapped file in place; it must live as long as the index does.
         self._exact = _in_place(self._vectors, dimension)
@@ -219,7 +221,7 @@ class Segment:
 
     def _of_codes(self, query: Vectors, denoised: bool) -> Vectors:
         """What is asked of the codes for ``query`` ``(d,)``: ``(1, d)``."""
-        return (self._asked @ query if denoised and self._asked is not None else query)[None, :]
+        return self._asked(query[None, :]) if denoised and self._asked is not None else query[None, :]
 
     def _compared(self, query: Vectors, places: NDArray[np.int64], top_k: int) -> tuple[NDArray[np.float32], Keys]:
         """The best ``top_k`` of the rows at ``places``, which ascend, exactly, by score, then by key.

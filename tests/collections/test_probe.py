@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from bindery.collections import Item, Query, Store
 from bindery.collections.local import LocalCollection
+from bindery.collections.probe import Asked, Best, probe
+from bindery.collections.segment import Segment
 from bindery.collections.tiers import Tiers
 from bindery.collections.tuning import FEWEST
 from bindery.vectors import Vectors, normalize
@@ -133,3 +136,39 @@ def test_what_was_measured_outlives_the_process(collection: LocalCollection, tmp
             other.get("things").search(Query(_images(7, 1)[0], modalities=("image",), query_modality="image")).plan["modalities"]["image"]
         )
         assert line["recall"] == collection.state().partitions["image"].recall["image"]
+
+
+def test_the_best_rows_are_those_of_a_whole_ranking_however_the_blocks_are_cut() -> None:
+    scores = np.random.default_rng(0).permutation(50 * 3000).reshape(3000, 50).astype(np.float32)  # no two alike
+    truth = np.argsort(-scores, axis=0)[:100].T
+    for step in (37, 640, 3000):
+        best = Best(50)
+        for first in range(0, len(scores), step):
+            best.add(scores[first : first + step], first)
+        assert (best.places() == truth).all()
+    few = Best(50)
+    few.add(scores[:30], 0)
+    assert (few.places()[:, :30] == np.argsort(-scores[:30], axis=0).T).all()
+    assert (few.places()[:, 30:] == few.places()[:, 29:30]).all()
+
+
+def test_a_shallow_look_measures_what_a_deep_one_does(collection: LocalCollection, monkeypatch: pytest.MonkeyPatch) -> None:
+    segments = collection._vectors.segments["image"]
+    pairs = [Asked("image", "image", _images(7, 60), None, 0.5, 2000), Asked("image", "text", _texts(8, 60), None, 0.98, 2000)]
+    looked: list[int] = []
+    by_code = Segment.by_code
+
+    def counted(self: Segment, query: Vectors, depth: int, *rest: Any, **options: Any) -> Any:
+        looked.append(depth)
+        return by_code(self, query, depth, *rest, **options)
+
+    monkeypatch.setattr(Segment, "by_code", counted)
+    found = [probe(segments, [pair], lambda: False) for pair in pairs]
+    assert set(looked[: len(pairs[0].queries)]) == {500}
+    assert looked[len(pairs[0].queries) :] == [500] * 60 + [2000] * 60  # the hundred neighbours of a text lie deeper
+    monkeypatch.setattr("bindery.collections.probe._SHALLOW", 1)
+    for pair, shallow in zip(pairs, found, strict=True):
+        (one,), (other,) = probe(segments, [pair], lambda: False), shallow
+        assert other.recall == pytest.approx(one.recall, abs=0.01)  # codes tie, and which of them FAISS takes depends on the depth
+        for name in ("share", "depth", "depth_100"):
+            assert getattr(other, name) == pytest.approx(getattr(one, name), rel=0.1), name

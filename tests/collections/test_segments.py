@@ -228,3 +228,21 @@ def test_large_vectors_are_checked_in_the_background(tmp_path: Path, opened: Ope
     _check(again, truth)
     (renewed,) = (tmp_path / "segments").glob(f"*/*/{segment_files.VECTORS}")
     assert renewed != path
+
+
+@pytest.mark.parametrize("others", [0, 1, 4])
+def test_a_segment_holds_its_own_rows_however_they_lie_among_others(tmp_path: Path, others: int) -> None:
+    with Store(tmp_path, tiers=SMALL) as store:
+        mine, theirs = (store.create(name, space="s", dimension=DIMENSION, bundle="toy") for name in ("a", "b"))
+        truth: dict[str, Vectors] = {}
+        rows = iter(_rows(3, 1200))
+        for first in range(0, 1200, 50):
+            items = [Item(f"i{first + n}", "image", next(rows)) for n in range(50)]
+            mine.upsert([one for item in items for one in (item, *[Item(f"{item.id}/{n}", "audio", -item.vector) for n in range(others)])])
+            theirs.upsert([Item(item.id, "image", -item.vector) for item in items[: 10 * others]])
+            truth |= {item.id: item.vector for item in items}
+        mine.seal()
+        assert mine.state().partitions["image"].segments == 1
+        mine.delete(filter={"modality": {"eq": "audio"}})
+        _check(mine, truth)
+        _check(mine, truth, exact=False)
