@@ -10,6 +10,7 @@ import typer
 from bindery import __version__
 from bindery.cli import bench, bundle, calibrate, classify, collection, embed, index, keys, search, serve
 from bindery.cli.console import FAILED, complain
+from bindery.cli.loading import begin_to_work
 from bindery.errors import BinderyError
 
 app = typer.Typer(
@@ -43,6 +44,8 @@ def begin(
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")] = False,
 ) -> None:
     """Embeddings of text, image, video, audio, depth and thermal in one space: serve, classify, search."""
+    del version  # told, and the command ended, before this is called
+    begin_to_work()
 
 
 def main() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bindery.cli.console import FAILED
+from bindery.cli.console import DONE, FAILED
+from bindery.cli.loading import loading
 from bindery.cli.options import Bundle, DataDir, Device, Precision, Threads, settings_of
 from bindery.errors import InvalidParameter
 
@@ -31,34 +34,48 @@ def serve(
     http_workers: Workers = None,
 ) -> None:
     """Serve the HTTP API and the web page until interrupted. Other settings come from BINDERY_* in the environment."""
-    settings = settings_of(
-        bundle=bundle,
-        host=host,
-        port=port,
-        data_dir=data_dir,
-        device=device,
-        precision=precision,
-        threads=threads,
-        http_workers=http_workers,
-    )
-    _check(settings)
+    with loading():
+        settings = settings_of(
+            bundle=bundle,
+            host=host,
+            port=port,
+            data_dir=data_dir,
+            device=device,
+            precision=precision,
+            threads=threads,
+            http_workers=http_workers,
+        )
+        _check(settings)
+        run = _several(settings) if settings.http_workers > 1 else _one(settings)
+    raise typer.Exit(run())
+
+
+def _several(settings: Settings) -> Callable[[], int]:
+    return partial(_service("service.fronts.supervisor").serve, settings)
+
+
+def _one(settings: Settings) -> Callable[[], int]:
+    processes = _service("service.fronts.processes")
+    server = processes.http_server(_service("service.app").create_app(settings), settings)
+    processes.settle()
+    return partial(_run, server)
+
+
+def _service(module: str) -> Any:
     try:
-        if settings.http_workers > 1:
-            supervisor = import_module("service.fronts.supervisor")
-            raise typer.Exit(supervisor.serve(settings))
-        service, processes = import_module("service.app"), import_module("service.fronts.processes")
+        return import_module(module)
     except ModuleNotFoundError as error:
         raise InvalidParameter(f"the service cannot be started: {error.name} is not installed") from error
-    server = processes.http_server(service.create_app(settings), settings)
-    processes.settle()
+
+
+def _run(server: Any) -> int:
     # uvicorn drains on SIGTERM and then raises it again; after an orderly stop the exit code is 0, not a death by signal.
     signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         server.run()
     except SystemExit:  # uvicorn's own way out when it cannot start, with codes that mean something else here; its log says why
-        raise typer.Exit(FAILED) from None
-    if not server.started:
-        raise typer.Exit(FAILED)
+        return FAILED
+    return DONE if server.started else FAILED
 
 
 def _check(settings: Settings) -> None:

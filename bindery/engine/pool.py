@@ -17,6 +17,7 @@ from typing import Literal, TypeVar
 from bindery.decoded import Cuts, Extent, Prepared
 from bindery.engine.footprint import resident_bytes
 from bindery.engine.heartbeat import Heartbeat
+from bindery.engine.interrupts import interrupts_held
 from bindery.engine.wire import Answer, Wire, WireError
 from bindery.engine.worker import Length, Stretch, Task, serve
 from bindery.errors import BinderyError, DecoderKilled, EngineDown
@@ -41,7 +42,8 @@ class _Worker:
         self.first_bytes = 0
         self.ended = False
         self.process: ForkServerProcess = context.Process(target=serve, args=(theirs, limits), daemon=True, name="bindery-decoder")
-        self.process.start()
+        with interrupts_held():  # of the fork server too, when this starts it: it would say that it was interrupted while it loads codecs
+            self.process.start()
         theirs.close()  # ours must be the only copy left, or its death would not be seen as end of file
 
     def greet(self) -> list[str]:

@@ -23,6 +23,7 @@ from typing import Any
 
 import structlog
 
+from bindery.engine.interrupts import interrupts_held
 from bindery.errors import InvalidParameter
 from bindery.settings import Settings
 from service.fronts.processes import SOCKET, run_engine, run_front
@@ -119,7 +120,8 @@ class _Child:
         theirs, self._orders = multiprocessing.Pipe(duplex=False)
         arguments = self.arguments(theirs, self.starts > 0)
         self.process = multiprocessing.get_context("spawn").Process(target=self.run, args=arguments, name=f"bindery-{self.name}")
-        self.process.start()
+        with interrupts_held():
+            self.process.start()
         theirs.close()
         self._began, self.starts = monotonic(), self.starts + 1
 
