@@ -2,10 +2,12 @@
 
 Data: `clustered.py`. Same-modality queries are new images, cross-modal ones are texts, both look for images; ten hits, one query a call,
 one thread. Times are processor time of the processes that do the work, so a busy machine matters less; every contender has a process of
-its own. Contenders that have a dial are told at the first setting that reaches a recall@10 of 0.98. Filters let pass a random part of
-the rows, or rows of the topics that are nearest to, or farthest from, the query's own.
+its own. What comes once after a start is told apart (`after_start`): a collection's process, and the server, first answer a hundred other
+queries and compare every row once, and are measured when nothing runs in their background any more. Contenders that have a dial are told
+at the first setting that reaches a recall@10 of 0.98. Filters let pass a random part of the rows, or rows of the topics that are nearest
+to, or farthest from, the query's own.
 
-Run: nice python bench/search.py [--rows 100000 1000000] [--quick: 20,000 rows] [--without PEER ...]
+Run: nice python bench/search.py [--rows 100000 1000000] [--quick: 20,000 rows] [--without PEER ...] [--only PART ...: is told, not kept]
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ BUNDLE = "starter"
 NAME = "bench"
 _SHARES = {"50 %": 0.5, "10 %": 0.1, "1 %": 0.01, "0.1 %": 0.001}
 _FILTERED = 40  # queries of each kind with filters
+_FIRST = 100  # queries after a start
 _IDLE_S = 4.0  # over which the server is watched when nobody asks
 _CAPTIONS = 2000  # stored texts beside the images
 _MIXED = 300  # texts that look for their picture in one list with other texts
@@ -85,6 +88,19 @@ def asked(answer: Callable[[int], list[int]], truth: np.ndarray, clock: Callable
         waits.append(time.perf_counter() - began)
     cpu_ms = (clock() - busy) * 1000 / len(truth)
     return {"recall": round(recall(found, truth), 4), "cpu_ms": round(cpu_ms, 3), "median_ms": round(median(waits) * 1000, 3)}
+
+
+def started(answer: Callable[[int], object], compare_all: Callable[[], object], clock: Callable[[], float]) -> Told:
+    """What a start costs once: the first queries, the first touch of every row, and what begins in the background (checks, a probe)."""
+    busy = clock()
+    for number in range(_FIRST):
+        answer(number)
+    compare_all()
+    while True:
+        before = clock()
+        time.sleep(2)
+        if clock() - before < 0.05:
+            return {"queries": _FIRST, "cpu_s": round(clock() - busy, 2)}
 
 
 # Contenders, each in a process of its own
@@ -139,6 +155,9 @@ def run_library(data: Clustered, folder: Path) -> Told:
         first = collection.search(_query(data.queries["cross"][0], "text", None, False))
         told["restart"] = {"to_first_answer_s": round(time.perf_counter() - began, 3), "cpu_s": meter.cpu_s()}
         told["plan"] = first.plan
+        told["after_start"] = started(
+            answers(data.captions, None), lambda: collection.search(_query(data.captions[0], None, None, True)), time.process_time
+        )
         for kind, queries in data.queries.items():
             told[kind] = asked(answers(queries, _SOURCES[kind]), data.truth[kind])
             told[kind]["plan"] = collection.search(_query(queries[0], _SOURCES[kind], None, False)).plan["modalities"]["image"]
@@ -208,12 +227,12 @@ def _topical(data: Clustered, topic: int, share: float, side: str) -> tuple[Filt
 
 
 def run_http(data: Clustered, folder: Path) -> Told:
-    with serving(BUNDLE, folder, {"BINDERY_THREADS": "1", "OMP_NUM_THREADS": "1"}) as server:
+    with serving(BUNDLE, folder, {"BINDERY_THREADS": "1"}) as server:
         where = urlsplit(server.url)
         connection = http.client.HTTPConnection(where.hostname or "", where.port)
 
-        def answers(queries: Floats) -> Callable[[int], list[int]]:
-            bodies = [json.dumps({"vector": one.tolist(), "top_k": TOP, "modalities": ["image"]}) for one in queries]
+        def answers(queries: Floats, **more: object) -> Callable[[int], list[int]]:
+            bodies = [json.dumps({"vector": one.tolist(), "top_k": TOP, "modalities": ["image"], **more}) for one in queries]
 
             def answer(number: int) -> list[int]:
                 connection.request("POST", f"/v1/collections/{NAME}/search", bodies[number], {"Content-Type": "application/json"})
@@ -225,7 +244,10 @@ def run_http(data: Clustered, folder: Path) -> Told:
 
             return answer
 
-        told: Told = {kind: asked(answers(queries), data.truth[kind], server.cpu_s) for kind, queries in data.queries.items()}
+        told: Told = {
+            "after_start": started(answers(data.captions[:_FIRST]), lambda: answers(data.captions[:1], exact=True)(0), server.cpu_s)
+        }
+        told |= {kind: asked(answers(queries), data.truth[kind], server.cpu_s) for kind, queries in data.queries.items()}
         busy, began = server.cpu_s(), time.perf_counter()
         time.sleep(_IDLE_S)
         told["idle_cpu_share"] = round((server.cpu_s() - busy) / (time.perf_counter() - began), 4)
@@ -241,21 +263,23 @@ def _rows(hits: Sequence[Any]) -> list[int]:
     return [int(hit.id[1:]) for hit in hits]
 
 
+PARTS = {"store": run_store, "library": run_library, "http": run_http}
+
 # The whole
 
 
-def measure(told: Told, rows: int, queries: int, without: Sequence[str]) -> None:
-    """Into ``told``, kept after each contender: they take minutes."""
+def measure(told: Told, rows: int, queries: int, without: Sequence[str], only: Sequence[str]) -> None:
+    """Into ``told``, kept after each contender: they take minutes. ``only``: these parts, and nothing is kept."""
     with tempfile.TemporaryDirectory(prefix="bindery-bench-") as place:
         folder = Path(place)
         data = make(folder, rows, queries, min(_CAPTIONS, rows))
         (folder / "data.pickle").write_bytes(pickle.dumps(data))
         told |= {"rows": rows, "queries_of_each_kind": queries, "vectors": data.figures, "peers": {}}
-        for part in ("store", "library", "http"):
+        for part in only or PARTS:
             told[part] = _apart(folder, part)
             print(part, json.dumps(told[part]), flush=True)
         for name in PEERS:
-            if name not in without:
+            if name not in without and not only:
                 told["peers"][name] = _apart(folder, name)
                 print(name, json.dumps(told["peers"][name]), flush=True)
                 told["aims"] = _aims(told)
@@ -304,8 +328,7 @@ def _apart(folder: Path, part: str) -> Told:
 def run_part(part: str, folder: Path) -> None:
     faiss.omp_set_num_threads(1)
     data: Clustered = pickle.loads((folder / "data.pickle").read_bytes())
-    parts = {"store": run_store, "library": run_library, "http": run_http}
-    told = parts[part](data, folder / "data") if part in parts else run_peer(data, part)
+    told = PARTS[part](data, folder / "data") if part in PARTS else run_peer(data, part)
     print(json.dumps(told))
 
 
@@ -314,7 +337,7 @@ def processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def main(sizes: Sequence[int], without: Sequence[str]) -> None:
+def main(sizes: Sequence[int], without: Sequence[str], only: Sequence[str]) -> None:
     for rows in sizes:
         about: Told = {
             "processor": processor(),
@@ -323,8 +346,9 @@ def main(sizes: Sequence[int], without: Sequence[str]) -> None:
             "load_before": round(os.getloadavg()[0], 2),
         }
         slow = list(without) + (list(GRAPHS) if rows > 200_000 else [])
-        measure(about, rows, 200 if rows == 100_000 else 100, slow)
-        print(json.dumps(about["aims"], indent=1), flush=True)
+        measure(about, rows, 200 if rows == 100_000 else 100, slow, only)
+        if not only:
+            print(json.dumps(about["aims"], indent=1), flush=True)
 
 
 if __name__ == "__main__":
@@ -332,10 +356,13 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--quick", action="store_true", help="20,000 rows, whatever --rows says")
     parser.add_argument("--without", nargs="*", default=[], choices=list(PEERS))
+    parser.add_argument(
+        "--only", nargs="*", default=[], choices=[*PARTS, *PEERS], help="these parts, in this order; store before library and http"
+    )
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.part:
         run_part(arguments.part, arguments.folder)
     else:
-        main([20_000] if arguments.quick else arguments.rows, arguments.without)
+        main([20_000] if arguments.quick else arguments.rows, arguments.without, arguments.only)
