@@ -93,6 +93,8 @@ def form_entries(parts: Sequence[Part], bundle: Bundle, limits: Limits) -> list[
     options = parse_options(kind, _options(kind, rest))
     check_count(len(inputs), kind, limits, "/items")
     ids = _for_each("id", form.id, len(inputs), shared=False)
+    for id in ids:
+        _check_id(id, "/id")
     metadata = [{} if text is None else _object(text) for text in _for_each("metadata", form.metadata, len(inputs))]
     uris = _for_each("uri", form.uri, len(inputs), shared=False)
     items = [form_item(part, f"/items/{index}", form.modality, kind, options, limits) for index, part in enumerate(inputs)]
@@ -117,8 +119,15 @@ def _json_entry(given: ItemInput, bundle: Bundle, limits: Limits, pointer: str) 
 
 
 def _check(entries: Sequence[Entry], bundle: Bundle, limits: Limits) -> None:
+    for index, entry in enumerate(entries):
+        _check_id(entry.id, f"/items/{index}/id")
     cheap = all(not isinstance(entry.source, Item) or bundle.modality(entry.modality).kind == "text" for entry in entries)
     check_count(len(entries), "text" if cheap else "media", limits, "/items")
+
+
+def _check_id(id: str | None, pointer: str) -> None:
+    if id == "":  # a sender whose ids are missing would store everything again with each request
+        raise InvalidParameter("id is empty; leave it out to get a new one", pointer=pointer)
 
 
 def _options(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,7 +173,7 @@ def _store_together(collection: Collection, bundle: Bundle, made: Sequence[tuple
     items: dict[int, Stored] = {}
     replaced: list[str] = []
     for index, (entry, outcome) in enumerate(made):
-        id = entry.id or new_item_id()
+        id = new_item_id() if entry.id is None else entry.id
         if isinstance(outcome, EmbeddedClips):
             media[index] = Medium(id, entry.modality, outcome.clips, entry.uri, entry.metadata)
         elif not isinstance(outcome, BinderyError):

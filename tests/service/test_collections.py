@@ -219,6 +219,17 @@ def test_ids_may_look_like_paths(client: httpx.Client, shelf: str, id: str) -> N
     assert client.delete(address).status_code == 204
 
 
+def test_an_empty_id_is_refused_and_not_replaced(client: httpx.Client, shelf: str) -> None:
+    items = [{"id": "a", "text": "x"}, {"id": "", "text": "y"}]
+    as_json = client.post(f"{shelf}/items", json={"items": items})
+    as_form = client.post(f"{shelf}/items", data={"modality": "text", "id": ""}, files={"text": (None, "y")})
+    for refused, pointer in ((as_json, "/items/1/id"), (as_form, "/id")):
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid_parameter")
+        assert "leave it out" in refused.text
+        assert pointer in refused.text
+    assert client.get(f"{shelf}/items").json()["items"] == []
+
+
 @pytest.mark.parametrize(
     ("query", "status", "code"),
     [
