@@ -27,6 +27,7 @@ KEPT_GENERATIONS = 1000
 """An index that is further behind than this is loaded again instead of following each deletion."""
 
 _LOAD_ROWS = 4096
+_FEW_KEYS = 50
 _ITEM = "items.key, items.id, items.modality, items.uri, items.start_s, items.end_s, items.metadata, items.content_hash"
 _WITH_VECTOR = "items JOIN vectors ON vectors.item_key = items.key"
 
@@ -207,9 +208,10 @@ def item_by_id(db: sqlite3.Connection, collection_id: int, id: str) -> StoredIte
 def items_by_key(db: sqlite3.Connection, keys: Iterable[int], with_vector: bool) -> dict[int, StoredItem]:
     source = _WITH_VECTOR if with_vector else "items"
     data = "vectors.data" if with_vector else "NULL"
-    rows = db.execute(
-        f"SELECT {_ITEM}, {data} FROM {source} WHERE items.key IN (SELECT value FROM json_each(?))", (json.dumps(list(keys)),)
-    )
+    wanted = list(keys)
+    few = len(wanted) <= _FEW_KEYS  # bound one by one they are found in half the time; each number of them is a statement of its own
+    which = ",".join("?" * len(wanted)) if few else "SELECT value FROM json_each(?)"
+    rows = db.execute(f"SELECT {_ITEM}, {data} FROM {source} WHERE items.key IN ({which})", wanted if few else (json.dumps(wanted),))
     return {row[0]: _item(row) for row in rows}
 
 

@@ -22,7 +22,8 @@ from bindery.collections.registry import Probed
 from bindery.collections.segment import Segment
 from bindery.vectors import Vectors
 
-QUERIES = 200
+QUERIES = 128
+"""Of a pair. With fewer the bound is farther from the mean, so searches look deeper; with more the probe costs a third of the building."""
 FEWEST = 30
 """Fewer queries than this say too little."""
 
