@@ -34,7 +34,7 @@ class Parcel:
 
 
 class Mix:
-    """Draws parcels. The same seed draws the same ones."""
+    """Draws parcels. The same seed draws the same ones, another seed none of them."""
 
     def __init__(self, weights: Mapping[str, float], poison: float, rng: random.Random) -> None:
         self.kinds = list(weights)
@@ -42,6 +42,7 @@ class Mix:
         self._poison = poison
         self._rng = rng
         self._number = 0
+        self._mark = rng.randrange(2**31)  # files of another seed are others, too
         for kind in set(self.kinds) - {"text"} | ({"image"} if poison else set()):  # made before the clock runs
             for variant in range(VARIANTS):
                 _MEDIA[kind](variant)
@@ -49,14 +50,14 @@ class Mix:
     def draw(self) -> Parcel:
         self._number += 1
         if self._rng.random() < self._poison:
-            broken = _picture(self._number % VARIANTS)[:-2000] + self._number.to_bytes(8, "big")
+            broken = _picture(self._number % VARIANTS)[:-2000] + (self._mark + self._number).to_bytes(8, "big")
             return Parcel("image", "image/jpeg", broken, poison=True)
         kind = self._rng.choices(self.kinds, self._weights)[0]
         if kind == "text":
             words = " ".join(self._rng.choices(WORDS, k=10))
             return Parcel(kind, "application/json", json.dumps({"inputs": [f"{words} {self._number}"]}).encode())
         file = _MEDIA[kind](self._number % VARIANTS)
-        return Parcel(kind, _TYPES[kind], _MARKS[kind](file, self._number))
+        return Parcel(kind, _TYPES[kind], _MARKS[kind](file, self._mark + self._number))
 
 
 def parse_mix(text: str) -> dict[str, float]:

@@ -79,6 +79,8 @@ def test_what_is_drawn_is_mixed_by_weight_and_never_the_same_twice() -> None:
     assert len(sound) / len(drawn) == pytest.approx(0.9, abs=0.03)
     again = Mix({"text": 3, "image": 1}, 0.1, random.Random(1))
     assert [again.draw() for _ in range(50)] == drawn[:50]
+    other = Mix({"text": 3, "image": 1}, 0.1, random.Random(2))
+    assert not {parcel.body for parcel in drawn} & {other.draw().body for _ in range(2000)}
 
 
 @pytest.mark.parametrize(("kind", "spec"), [("image", ImageSpec()), ("audio", AudioSpec()), ("video", VideoSpec())])
