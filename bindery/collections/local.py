@@ -123,6 +123,7 @@ class LocalCollection:
         try:
             done = self._sealer.run(self._vectors.damaged, stop, wait)
         finally:
+            self._vectors.trust(self._sealer.take_written())
             self._vectors.reload(self._database)
         if wait:
             self._load_segments()

@@ -50,11 +50,19 @@ class Partition:
 
     @classmethod
     def load(
-        cls, db: sqlite3.Connection, collection_id: int, modality: str, dimension: int, tiers: Tiers, folder: Path, distrusted: Set[int]
+        cls,
+        db: sqlite3.Connection,
+        collection_id: int,
+        modality: str,
+        dimension: int,
+        tiers: Tiers,
+        folder: Path,
+        distrusted: Set[int],
+        written_here: Set[str],
     ) -> Partition:
         """What ``db`` sees, from segments as far as they go and from the catalog beyond; deletions are the caller's to apply.
 
-        ``distrusted``: segments that are not to be used.
+        ``distrusted``: segments that are not to be used; ``written_here``: folders of segments that this process has just written.
         """
         partition = cls(dimension, tiers)
         rows = registry.segments(db, collection_id, modality)
@@ -62,7 +70,7 @@ class Partition:
             try:
                 if row.id in distrusted:
                     raise SegmentDamaged(f"segment {row.folder} was found damaged")
-                segment = Segment(folder / row.folder, row, dimension)
+                segment = Segment(folder / row.folder, row, dimension, written_here=row.folder in written_here)
                 partition._segments.append(segment)
                 if tiers.gpu:
                     segment.to_gpu()

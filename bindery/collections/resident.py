@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,7 @@ class ResidentVectors:
         self._generation = -1  # nothing loaded
         self._layout = -1
         self._distrusted: set[int] = set()  # segments that were found damaged after they were loaded
+        self._written_here: Set[str] = frozenset()
         self._looked_at: tuple[int, int, int] | None = None
         self._probes: dict[tuple[str, str], Probed] = {}
 
@@ -108,6 +109,10 @@ class ResidentVectors:
             else:
                 self._follow(db, self._partitions, self._generation)
             self._generation = generation
+
+    def trust(self, folders: Set[str]) -> None:
+        """The segments that this process has written just now, and that need no checking when they are loaded next."""
+        self._written_here = folders
 
     def verify(self, database: Database, stop: Callable[[], bool]) -> None:
         """Check what was too large to be checked when it was loaded, and stop using what is damaged. Raises `InterruptedError`."""
@@ -182,9 +187,12 @@ class ResidentVectors:
     def _load(self, db: sqlite3.Connection) -> tuple[dict[str, Partition], int]:
         found = registry.versions(db, self._collection_id)
         partitions = {
-            name: Partition.load(db, self._collection_id, name, self._dimension, self._tiers, self._folder, self._distrusted)
+            name: Partition.load(
+                db, self._collection_id, name, self._dimension, self._tiers, self._folder, self._distrusted, self._written_here
+            )
             for name in registry.modalities(db, self._collection_id)
         }
+        self._written_here = frozenset()
         oldest = registry.oldest_built_at(db, self._collection_id)
         if oldest is not None:
             gone = catalog.deleted_since(db, self._collection_id, oldest)

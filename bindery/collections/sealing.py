@@ -46,6 +46,12 @@ class Sealer:
         self._dimension = dimension
         self._root = root
         self._tiers = tiers
+        self._written: set[str] = set()
+
+    def take_written(self) -> set[str]:
+        """Folders of the segments written here since it was asked last. Their checksums were taken from the files just now."""
+        taken, self._written = self._written, set()
+        return taken
 
     def run(self, damaged: Sequence[SegmentRow], stop: Callable[[], bool], wait: bool) -> bool:
         """Do what is due; false when another builds now, and ``wait`` does not say to wait for him.
@@ -105,7 +111,9 @@ class Sealer:
         new = Built(span, built_at, name, rows, files) if rows else None
         with self._database.writing() as db:
             taken = registry.replace(db, self._collection_id, task.old, new)
-        if not taken:  # the collection was deleted meanwhile
+        if taken:
+            self._written.add(name)
+        else:  # the collection was deleted meanwhile
             shutil.rmtree(self._root / name, ignore_errors=True)
         log.info("segment of %d rows (%s) in place of %d others: %s", rows, span.modality, len(task.old), "taken" if taken else "dropped")
 

@@ -83,12 +83,14 @@ class Segment:
     Vectors of more than `_CHECKED_AT_ONCE` bytes are checked later (`verify`), so that a search need not wait until all were read.
     """
 
-    def __init__(self, folder: Path, row: SegmentRow, dimension: int) -> None:
+    def __init__(self, folder: Path, row: SegmentRow, dimension: int, *, written_here: bool = False) -> None:
+        """``written_here``: by this process, just now, so that its vectors need not be read once more to be checked."""
         self.row = row
         self._folder = folder
-        self.verified = row.files.get(VECTORS, (0, ""))[0] <= _CHECKED_AT_ONCE
+        whole = not written_here and row.files.get(VECTORS, (0, ""))[0] <= _CHECKED_AT_ONCE
+        self.verified = written_here or whole
         self._keys: Keys = np.fromfile(segment_files.check(folder, row.files, KEYS), dtype="<i8")
-        self._vectors = np.memmap(segment_files.check(folder, row.files, VECTORS, whole=self.verified), dtype=np.uint8, mode="r")
+        self._vectors = np.memmap(segment_files.check(folder, row.files, VECTORS, whole=whole), dtype=np.uint8, mode="r")
         path = segment_files.check(folder, row.files, CODES)
         try:
             self._codes = faiss.read_index(str(path))

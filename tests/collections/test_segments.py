@@ -246,3 +246,25 @@ def test_a_segment_holds_its_own_rows_however_they_lie_among_others(tmp_path: Pa
         mine.delete(filter={"modality": {"eq": "audio"}})
         _check(mine, truth)
         _check(mine, truth, exact=False)
+
+
+def test_what_was_written_here_is_not_read_again_to_be_checked_and_elsewhere_it_is(
+    opened: Opening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digested: list[str] = []
+    digest = segment_files.digest
+
+    def counted(path: Path, *rest: Callable[[], bool]) -> str:
+        digested.append(path.name)
+        return digest(path, *rest)
+
+    monkeypatch.setattr(segment_files, "digest", counted)
+    collection = opened()
+    truth = _fill(collection, 0, 900)  # too few for the background to begin with them
+    monkeypatch.setattr(collection._sealer, "_tiers", Tiers(exact_rows=500))
+    collection.seal()
+    _check(collection, truth, exact=False)
+    assert digested.count(segment_files.VECTORS) == 1
+    assert [part.verified for part in collection._vectors.segments["image"]] == [True]
+    opened().search(Query(_rows(99, 1)[0]))
+    assert digested.count(segment_files.VECTORS) == 2
