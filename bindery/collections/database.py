@@ -23,6 +23,8 @@ from bindery.errors import CatalogDamaged, CatalogTooNew, DeadlineExceeded, Inva
 APPLICATION_ID = 0x626E6472  # "bndr", in the file's header
 LOCK_WAIT_S = 30.0  # for another process's transaction; each lasts milliseconds, so this long means it hangs
 _IDLE_READERS = 8
+_UNWRITABLE = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE, sqlite3.SQLITE_IOERR_SHMSIZE)
+"""What SQLite calls a failed write that is not a full disk: a quota, a bound on a file's size, a disk that refuses."""
 
 
 class Database:
@@ -147,8 +149,10 @@ class Database:
         except sqlite3.DatabaseError as error:
             code = getattr(error, "sqlite_errorcode", None)
             primary = code & 0xFF if code is not None else None  # the low byte; the rest refines it
-            if primary == sqlite3.SQLITE_FULL:
-                raise StorageFull(f"no space left to write {self.path}; free some, nothing of this request was stored") from error
+            if primary == sqlite3.SQLITE_FULL or code in _UNWRITABLE:
+                raise StorageFull(
+                    f"no space left to write {self.path} ({error}); free some, or raise its quota: nothing of this request was stored"
+                ) from error
             if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR):
                 raise CatalogDamaged(
                     f"{self.path} cannot be read ({error}); restore it from a backup, or move it away and index again"

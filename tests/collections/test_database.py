@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import fcntl
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -93,6 +94,23 @@ def test_a_full_disk_is_told_and_nothing_is_half_stored(tmp_path: Path) -> None:
         assert len(collection) == 1
         assert [hit.id for hit in collection.search(Query(vector(1)))] == ["item-1"]
         store._database._writer.execute("PRAGMA max_page_count = 1000000")
+        collection.upsert([item(2, metadata={})])
+        assert len(collection) == 2
+
+
+def test_a_write_that_is_refused_is_no_damage(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Store(tmp_path) as store:
+        collection = store.create("c", space="s", dimension=DIMENSION, bundle="b")
+        collection.upsert([item(1, metadata={})])
+        largest = max(path.stat().st_size for path in tmp_path.iterdir())
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest + 8192, before[1]))  # as a quota would: the disk itself has room
+        try:
+            with pytest.raises(StorageFull, match=CATALOG):
+                collection.upsert([item(n, metadata={"filler": "x" * 1000}) for n in range(500)])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert [hit.id for hit in collection.search(Query(vector(1)))] == ["item-1"]
         collection.upsert([item(2, metadata={})])
         assert len(collection) == 2
 
