@@ -32,10 +32,10 @@ def _read(tmp_path: Path, text: str) -> None:
     read_recipe(file)
 
 
-@pytest.mark.parametrize("modality", MODALITIES)
-def test_the_starters_recipes_are_whole_and_leave_copyleft_media_out(modality: str) -> None:
-    recipe = read_recipe(RECIPES / f"{modality}.toml")
-    assert recipe.spec.kind == modality
+@pytest.mark.parametrize("name", [*MODALITIES, "hearing"])
+def test_the_starters_recipes_are_whole_and_leave_copyleft_media_out(name: str) -> None:
+    recipe = read_recipe(RECIPES / f"{name}.toml")
+    assert recipe.spec.kind == {"hearing": "audio"}.get(name, name)
     assert {"GPL*", "CC-BY-SA*", "CC-Sampling+*", "*not re-verified*"} <= set(recipe.data.skip_licences)
     assert recipe.data.split == "train"
 
