@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from bindery.bundle import Bundle, open_bundle
-from bindery.engine import supervision
+from bindery.engine import batching, supervision
 from bindery.engine.engine import Engine, EnginePolicy
 from bindery.engine.events import Event, Failed, LoopRestarted
 from bindery.errors import EngineDown, InternalError
@@ -86,23 +86,37 @@ async def test_a_run_as_slow_as_the_last_ones_is_not_stuck(bundle: Bundle, monke
         await slow
 
 
-async def test_a_loop_that_dies_fails_its_items_and_is_begun_again_once(bundle: Bundle) -> None:
+async def test_a_loop_that_dies_fails_its_items_and_is_begun_again_once(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     peers = Peers("text")
     async with started(bundle, peers) as (engine, events):
-        peers["text"].crashes = 1
-        with pytest.raises(EngineDown):
-            await engine.embed("text", "a")
+
+        async def dies(value: str) -> None:
+            with monkeypatch.context() as patch:
+                patch.setattr(batching, "alike", lambda *_: 1 / 0)
+                with pytest.raises(EngineDown):
+                    await engine.embed("text", value)
+
+        await dies("a")
         assert [event for event in events if isinstance(event, LoopRestarted)] == [LoopRestarted("text")]
         assert engine.state == "ready"
         assert (await engine.embed("text", "a")).vector.shape == (8,)
-        peers["text"].crashes = 1
-        with pytest.raises(EngineDown):
-            await engine.embed("text", "b")
+        await dies("b")
         await asyncio.sleep(0)
         assert engine.state == "failed"
         with pytest.raises(EngineDown):
             await engine.embed("image", "b")
     assert [event.code for event in events if isinstance(event, Failed)] == ["engine_down", "engine_down"]
+
+
+async def test_a_graph_that_panics_fails_its_item_and_no_loop(bundle: Bundle) -> None:
+    peers = Peers("text")
+    async with started(bundle, peers) as (engine, events):
+        peers["text"].crashes = 1
+        with pytest.raises(InternalError):
+            await engine.embed("text", "a")
+        assert (await engine.embed("text", "a")).vector.shape == (8,)
+        assert not [event for event in events if isinstance(event, LoopRestarted)]
+        assert engine.state == "ready"
 
 
 async def test_a_canary_that_moved_is_trouble_until_it_sings_as_before(bundle: Bundle) -> None:
