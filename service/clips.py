@@ -13,12 +13,12 @@ from bindery.engine.clips import embed_clips
 from bindery.engine.engine import Engine
 from bindery.errors import BinderyError, InternalError, InvalidParameter
 from bindery.media.source import Source
+from bindery.scratch import scratch_folder
 from bindery.spec import PartOptions
 from service.embedding import Outcome, arrived, embed_items
 from service.exchange import Exchange
 from service.fronts.far import FarEngine
 from service.inputs import Item
-from service.scratch import scratch_folder
 from service.spool import MEMORY_BYTES
 
 _SIDE_BY_SIDE = 2  # media of one request; each has several windows in work

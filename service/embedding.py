@@ -18,12 +18,12 @@ from bindery.engine.embedded import Embedded
 from bindery.engine.engine import Engine
 from bindery.engine.lanes import Priority
 from bindery.errors import BinderyError, InternalError
+from bindery.scratch import scratch_folder
 from service.exchange import Exchange
 from service.fronts.far import FarEngine
 from service.inputs import Item, as_text
 from service.problems import Several
 from service.remote import Fetcher, Remote
-from service.scratch import scratch_folder
 
 Outcome = Embedded | BinderyError
 

@@ -17,6 +17,7 @@ from bindery.engine.engine import Engine
 from bindery.errors import BinderyError, EngineDown, Starting
 from bindery.jobs.ledger import Ledger
 from bindery.limits import Limits
+from bindery.scratch import scratch_folder, sweep
 from bindery.settings import Settings
 from service.exchange import Exchange
 from service.jobs import Jobs, Roots
@@ -24,7 +25,6 @@ from service.labels import LabelVectors
 from service.models import Models
 from service.observe import Metrics
 from service.remote import Fetcher, policy_of
-from service.scratch import scratch_folder, sweep
 from service.tracing import Traces, open_traces
 
 log = structlog.get_logger(__name__)

@@ -25,10 +25,10 @@ import structlog
 
 from bindery.engine.interrupts import interrupts_held
 from bindery.errors import InvalidParameter
+from bindery.scratch import scratch_folder, sweep
 from bindery.settings import Settings
 from service.fronts.processes import SOCKET, run_engine, run_front
 from service.logs import configure_logs
-from service.scratch import scratch_folder, sweep
 
 log = structlog.get_logger(__name__)
 

@@ -3,11 +3,13 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from bindery.errors import InvalidParameter, UnreadableMedia
+from bindery.errors import InvalidParameter, StorageFull, UnreadableMedia
 from bindery.jobs.listing import Listed, Rule, Unlisted, open_listing
 from bindery.jobs.sources import spool
 
@@ -108,8 +110,9 @@ def test_large_members_lie_in_a_file_for_as_long_as_they_are_used(tmp_path: Path
     monkeypatch.setattr(spool, "IN_MEMORY", 1000)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "spool"))
     (tmp_path / "spool").mkdir()
-    left = tmp_path / "spool" / "bindery-spool-of-a-killed-process"
-    left.write_bytes(b"x")
+    left = tmp_path / "spool" / "bindery-scratch-source-of-a-killed-process"
+    left.mkdir()
+    (left / "bytes").write_bytes(b"x")
     content = bytes(range(256)) * 20_000
     listing = open_listing(str(tar_of(tmp_path / "a.tar", {"x.jpg": content})))
     entry = next(iter(listing))
@@ -119,6 +122,21 @@ def test_large_members_lie_in_a_file_for_as_long_as_they_are_used(tmp_path: Path
         assert source.path.read_bytes() == content
         assert not left.exists()
     assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_large_member_that_the_temporary_folder_has_no_room_for_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def full(_what: str) -> Iterator[Path]:
+        (tmp_path / "bytes").symlink_to("/dev/full")
+        yield tmp_path
+
+    monkeypatch.setattr(spool, "IN_MEMORY", 1000)
+    monkeypatch.setattr(spool, "scratch_folder", full)
+    listing = open_listing(str(tar_of(tmp_path / "a.tar", {"x.jpg": bytes(2000)})))
+    entry = next(iter(listing))
+    assert isinstance(entry, Listed)
+    with pytest.raises(StorageFull, match="no space left"), listing.opened(entry):
+        pass
 
 
 def test_only_tars_that_are_allowed_are_opened(tmp_path: Path) -> None:

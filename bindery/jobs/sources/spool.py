@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import cache
-from pathlib import Path
-from typing import Any
+from io import FileIO
+from itertools import chain
 
 from bindery.errors import StorageFull
 from bindery.limits import MIB
 from bindery.media.source import Source
+from bindery.scratch import scratch_folder, sweep
 
 IN_MEMORY = 4 * MIB  # beyond it the decoders are handed a file: a medium that is cut is read once for each of its clips
-_PREFIX = "bindery-spool-"
 
 
 @contextmanager
@@ -33,21 +32,28 @@ def spooled(name: str, pieces: Iterable[bytes]) -> Iterator[Source]:
     else:
         yield Source(name, data=b"".join(held))
         return
-    _sweep(tempfile.gettempdir())
-    with tempfile.NamedTemporaryFile(prefix=_PREFIX) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed, or this process dies: what is not held is nobody's
-        for piece in held:
+    _sweep_once(tempfile.gettempdir())
+    with ExitStack() as stack:
+        with _full_disk_in_words():
+            path = stack.enter_context(scratch_folder("source")) / "bytes"
+            file = stack.enter_context(path.open("wb", buffering=0))  # so that nothing is left to be written by closing it
+        for piece in chain(held, rest):
             _write(file, piece)
         held.clear()
-        for piece in rest:
-            _write(file, piece)
-        file.flush()
-        yield Source(name, path=Path(file.name))
+        yield Source(name, path=path)
 
 
-def _write(file: Any, piece: bytes) -> None:
+def _write(file: FileIO, piece: bytes) -> None:
+    rest = memoryview(piece)
+    with _full_disk_in_words():
+        while rest:
+            rest = rest[file.write(rest) :]
+
+
+@contextmanager
+def _full_disk_in_words() -> Iterator[None]:
     try:
-        file.write(piece)
+        yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -56,10 +62,7 @@ def _write(file: Any, piece: bytes) -> None:
         ) from error
 
 
-@cache  # once for each folder and process
-def _sweep(folder: str) -> None:
-    """Remove what killed processes left."""
-    for path in Path(folder).glob(f"{_PREFIX}*"):
-        with suppress(OSError), path.open("rb") as file:  # gone meanwhile, another user's, or held by one that lives
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
+@cache
+def _sweep_once(_folder: str) -> None:
+    """Once for each temporary folder and process."""
+    sweep()

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from service.scratch import scratch_folder, sweep
+from bindery.scratch import scratch_folder, sweep
 
 HOLD = """
 import sys, time
-from service.scratch import scratch_folder
+from bindery.scratch import scratch_folder
 with scratch_folder("uploads") as folder:
     (folder / "upload").write_bytes(b"x" * 1000)
     print(folder, flush=True)

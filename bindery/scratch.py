@@ -1,4 +1,4 @@
-"""Temporary folders of a server. One that was killed leaves its folder behind, perhaps with uploads in it: the next one removes it."""
+"""Temporary folders that end with their process: what one that was killed left behind, perhaps with uploads in it, the next one removes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PREFIX = "bindery-scratch-"
 def scratch_folder(what: str) -> Iterator[Path]:
     """A folder that only this user may enter, gone with the context. It is held as long as this process lives.
 
-    ``what`` stands in its name, for whoever looks at a full disk.
+    ``what`` stands in its name, for whoever looks at a full disk. Raises `OSError` when the temporary folder takes none.
     """
     while True:
         path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{what}-"))
@@ -25,7 +25,7 @@ def scratch_folder(what: str) -> Iterator[Path]:
         fcntl.flock(held, fcntl.LOCK_EX)
         if path.exists():
             break
-        os.close(held)  # another server swept it away between the two lines above
+        os.close(held)  # another process swept it away between the two lines above
     try:
         yield path
     finally:
@@ -34,7 +34,7 @@ def scratch_folder(what: str) -> Iterator[Path]:
 
 
 def sweep() -> None:
-    """Remove the folders of this user's servers that live no more."""
+    """Remove the folders of this user's processes that live no more."""
     for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with suppress(OSError):  # gone meanwhile, another user's, or held by one that lives
             held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
