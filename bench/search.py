@@ -4,7 +4,7 @@ Data: `clustered.py`. Same-modality queries are new images, cross-modal ones are
 one thread. Times are processor time of the processes that do the work, so a busy machine matters less; every contender has a process of
 its own. What comes once after a start is told apart (`after_start`): a collection's process, and the server, first answer a hundred other
 queries and compare every row once, and are measured when nothing runs in their background any more. Contenders that have a dial are told
-at the first setting that reaches a recall@10 of 0.98. Filters let pass a random part of the rows, or rows of the topics that are nearest
+at the first setting that reaches a recall@10 of 0.98, and again at the first that finds as much as the collection found in this run. Filters let pass a random part of the rows, or rows of the topics that are nearest
 to, or farthest from, the query's own.
 
 Run: nice python bench/search.py [--rows 100000 1000000] [--quick: 20,000 rows] [--without PEER ...] [--only PART ...: is told, not kept]
@@ -50,6 +50,7 @@ _FIRST = 100  # queries after a start
 _IDLE_S = 4.0  # over which the server is watched when nobody asks
 _CAPTIONS = 2000  # stored texts beside the images
 _MIXED = 300  # texts that look for their picture in one list with other texts
+_AS_GOOD = "as_good.json"
 _SOURCES = {"same": "image", "cross": "text"}
 Told = dict[str, Any]
 Filter = dict[str, Any]
@@ -106,15 +107,18 @@ def started(answer: Callable[[int], object], compare_all: Callable[[], object], 
 # Contenders, each in a process of its own
 
 
-def run_peer(data: Clustered, name: str) -> Told:
+def run_peer(data: Clustered, name: str, as_good: dict[str, float]) -> Told:
+    """``as_good``: the recall that the collection reached, for each kind of query."""
     meter = Meter()
     counted, settings = PEERS[name](data.path, data.rows)
     told: Told = {"build_cpu_s": meter.cpu_s(), "bytes_per_row": counted, "memory": meter.memory()}
     for kind, queries in data.queries.items():
         for setting, answer in settings():
-            told[kind] = asked(lambda number, queries=queries, answer=answer: answer(queries[number]), data.truth[kind])  # type: ignore[misc]
-            told[kind]["setting"] = setting
-            if told[kind]["recall"] >= WANTED:
+            found = asked(lambda number, queries=queries, answer=answer: answer(queries[number]), data.truth[kind])  # type: ignore[misc]
+            told[f"{kind}, as good"] = found | {"setting": setting}
+            if kind not in told or told[kind]["recall"] < WANTED:
+                told[kind] = found | {"setting": setting}
+            if found["recall"] >= max(WANTED, as_good.get(kind, 0.0)):
                 break
     return told
 
@@ -278,6 +282,8 @@ def measure(told: Told, rows: int, queries: int, without: Sequence[str], only: S
         for part in only or PARTS:
             told[part] = _apart(folder, part)
             print(part, json.dumps(told[part]), flush=True)
+        if "library" in told:
+            (folder / _AS_GOOD).write_text(json.dumps({kind: told["library"][kind]["recall"] for kind in _SOURCES}))
         for name in PEERS:
             if name not in without and not only:
                 told["peers"][name] = _apart(folder, name)
@@ -314,7 +320,7 @@ def _aims(told: Told) -> Told:
     if sq8 is not None:
         aims["cross_cpu_over_flat_sq8 (<= 0.2)"] = round(library["cross"]["cpu_ms"] / sq8["cross"]["cpu_ms"], 3)
     if bare is not None:
-        aims |= {f"{kind}_cpu_over_bare_faiss (<= 2)": round(library[kind]["cpu_ms"] / bare[kind]["cpu_ms"], 2) for kind in _SOURCES}
+        aims |= {f"{kind}_cpu_over_bare_faiss (<= 2)": round(library[kind]["cpu_ms"] / bare[f"{kind}, as good"]["cpu_ms"], 2) for kind in _SOURCES}
     return aims
 
 
@@ -328,7 +334,11 @@ def _apart(folder: Path, part: str) -> Told:
 def run_part(part: str, folder: Path) -> None:
     faiss.omp_set_num_threads(1)
     data: Clustered = pickle.loads((folder / "data.pickle").read_bytes())
-    told = PARTS[part](data, folder / "data") if part in PARTS else run_peer(data, part)
+    if part in PARTS:
+        told = PARTS[part](data, folder / "data")
+    else:
+        as_good = folder / _AS_GOOD
+        told = run_peer(data, part, json.loads(as_good.read_text()) if as_good.exists() else {})
     print(json.dumps(told))
 
 

@@ -80,7 +80,7 @@ def pq4_fast_scan(path: Path, rows: int) -> Built:
     refined = faiss.IndexRefine(codes, exact)
 
     def settings() -> Iterator[Setting]:
-        for factor in (8, 16, 32, 64, 96, 128, 192, 256, 384, 512):
+        for factor in (8, 12, 16, 24, 32, 64, 96, 128, 192, 256, 384, 512):
             yield f"{factor * TOP} compared again", _faiss_answer(refined, params=faiss.IndexRefineSearchParameters(k_factor=factor))
 
     return DIMENSION // 8 + DIMENSION * 2, settings
@@ -94,7 +94,7 @@ def hnswlib_m32(path: Path, rows: int) -> Built:
         index.add_items(piece, np.arange(start, start + len(piece)), num_threads=1)
 
     def settings() -> Iterator[Setting]:
-        for effort in (32, 64, 128, 256, 512, 1024, 2048):
+        for effort in (32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048):
             index.set_ef(effort)
             yield f"ef {effort}", lambda query: index.knn_query(query, k=TOP, num_threads=1)[0][0].tolist()
 
@@ -107,7 +107,7 @@ def usearch_bf16(path: Path, rows: int) -> Built:
         index.add(np.arange(start, start + len(piece)), piece, threads=1)
 
     def settings() -> Iterator[Setting]:
-        for effort in (32, 64, 128, 256, 512, 1024, 2048):
+        for effort in (32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048):
             index.expansion_search = effort
             yield f"expansion {effort}", lambda query: index.search(query, TOP, threads=1).keys.tolist()
 
