@@ -4,8 +4,8 @@ Data: `clustered.py`. Same-modality queries are new images, cross-modal ones are
 one thread. Times are processor time of the processes that do the work, so a busy machine matters less; every contender has a process of
 its own. What comes once after a start is told apart (`after_start`): a collection's process, and the server, first answer a hundred other
 queries and compare every row once, and are measured when nothing runs in their background any more. Contenders that have a dial are told
-at the first setting that reaches a recall@10 of 0.98, and again at the first that finds as much as the collection found in this run. Filters let pass a random part of the rows, or rows of the topics that are nearest
-to, or farthest from, the query's own.
+at the first setting that reaches a recall@10 of 0.98, and again at the first that finds as much as the collection found in this run.
+Filters let pass a random part of the rows, or rows of the topics that are nearest to, or farthest from, the query's own.
 
 Run: nice python bench/search.py [--rows 100000 1000000] [--quick: 20,000 rows] [--without PEER ...] [--only PART ...: is told, not kept]
 """
@@ -320,7 +320,10 @@ def _aims(told: Told) -> Told:
     if sq8 is not None:
         aims["cross_cpu_over_flat_sq8 (<= 0.2)"] = round(library["cross"]["cpu_ms"] / sq8["cross"]["cpu_ms"], 3)
     if bare is not None:
-        aims |= {f"{kind}_cpu_over_bare_faiss (<= 2)": round(library[kind]["cpu_ms"] / bare[f"{kind}, as good"]["cpu_ms"], 2) for kind in _SOURCES}
+        aims |= {
+            f"{kind}_cpu_over_bare_faiss (<= 2)": round(library[kind]["cpu_ms"] / bare[f"{kind}, as good"]["cpu_ms"], 2)
+            for kind in _SOURCES
+        }
     return aims
 
 
