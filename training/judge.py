@@ -1,4 +1,4 @@
-"""What a tower is worth on the items that were kept aside: zero-shot accuracy, and the logit scale that fits it."""
+"""What a tower is worth on the items that were kept aside: zero-shot accuracy, and the prompts and logit scale that fit it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from bindery.zeroshot import expand_labels, label_vectors
 from training.data.batches import Decoder
 from training.data.manifest import Item
 from training.metrics import Share, fit_logit_scale, fit_min_similarity, top_k
+from training.prompts import choose_prompts
 from training.text import FrozenText
 from training.towers.tower import Tower
 
@@ -23,10 +24,11 @@ _CHUNK = 64
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Zero-shot accuracy on the held-out items among their labels, the logit scale to ship, and below which cosine a label hardly fits."""
+    """Zero-shot accuracy on the held-out items among their labels, what to ship, and below which cosine a label hardly fits."""
 
     accuracy: Share
     logit_scale: float
+    prompts: tuple[str, ...]
     min_similarity: float | None = None
 
 
@@ -40,21 +42,28 @@ def judge(
     calibrate: bool,
     device: str,
     unknown: bool = True,
+    choose: bool = False,
 ) -> Verdict:
-    """The tower is in eval mode. ``calibrate``: fit the scale on these items, and the cosine where ``unknown``."""
+    """The tower is in eval mode.
+
+    ``calibrate``: fit the scale on these items, and the cosine where ``unknown``. ``choose``: keep the prompts that serve best on them.
+    """
     everything, every_vector = readable_vectors(tower, judged, device)
     labelled = [index for index, item in enumerate(everything) if item.label]
     items, vectors = [everything[index] for index in labelled], every_vector[labelled]
     labels = sorted({item.label for item in items})
     if not labels:
-        return Verdict(Share(0, 0), learned)
-    classes = label_vectors(text.arrays(expand_labels(labels, prompts)), len(prompts))
+        return Verdict(Share(0, 0), learned, tuple(prompts))
     right = [labels.index(item.label) for item in items]
+    said = text.arrays(expand_labels(labels, prompts)).reshape(len(labels), len(prompts), -1)  # (labels, prompts, d)
+    chosen = choose_prompts(vectors, said, right, prompts) if choose else tuple(prompts)
+    kept = said[:, [prompts.index(one) for one in chosen]]
+    classes = label_vectors(kept.reshape(-1, kept.shape[2]), len(chosen))
     accuracy = top_k(vectors @ classes.T, right, 1)
     if not calibrate:
-        return Verdict(accuracy, learned)
+        return Verdict(accuracy, learned, chosen)
     least = fit_min_similarity(vectors, classes, right) if unknown else None
-    return Verdict(accuracy, fit_logit_scale(vectors, classes, right), least)
+    return Verdict(accuracy, fit_logit_scale(vectors, classes, right), chosen, least)
 
 
 @torch.no_grad()

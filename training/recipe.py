@@ -110,6 +110,9 @@ class Recipe(_Part):
     seed: int = Field(0, ge=0, description="of everything that is drawn: first weights, order, augmentation, captions, dropout")
     text: str = Field(description="the frozen text tower: a package in --towers, or `bundle:` and a bundle's name or directory")
     prompts: tuple[str, ...] = Field(("{}",), min_length=1, description="the modality's templates in the bundle")
+    choose_prompts: bool = Field(
+        False, description="keep those of prompts under which the items kept aside are named best; of sets that are alike, the largest"
+    )
     spec: Spec = Field(description="how a file becomes a tensor; travels into the bundle")
     tower: TowerRecipe = Field(description="what is trained, and from where")
     data: DataRecipe = Field(description="which items")
@@ -132,6 +135,10 @@ class Recipe(_Part):
             raise ValueError("loss.calibrate needs data.held_out or data.validation")
         if self.data.held_out > 0 and self.data.validation is not None:
             raise ValueError("data.held_out and data.validation are two ways to say the same; leave one out")
+        if self.choose_prompts and not aside:
+            raise ValueError("choose_prompts needs data.held_out or data.validation")
+        if len(set(self.prompts)) < len(self.prompts):
+            raise ValueError("prompts names a template twice")
         if self.watch.every and not aside:
             raise ValueError("watch.every needs data.held_out or data.validation")
         if not self.watch.every and (self.watch.patience or self.watch.keep == "best"):
@@ -152,6 +159,7 @@ _LATER: dict[str, Any] = {
     "loss": {"unknown": True},
     "compute": True,
     "watch": True,
+    "choose_prompts": True,
     "data": {"modality": True, "member": True, "validation": True, "workers": True, "skip_labels": True, "balance": True, "wordless": True},
     "tower": {"config": {"tagger": {"scores": True, "frames": True}, "apart": True, "block": True, "motion": True}},
 }

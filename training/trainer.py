@@ -168,6 +168,7 @@ class _Run:
             learned=loop.scale.value,
             calibrate=recipe.loss.calibrate,
             unknown=recipe.loss.unknown,
+            choose=recipe.choose_prompts,
             device=self._device,
         )
         decoder = self._parts.decoder
@@ -180,7 +181,7 @@ class _Run:
             recipe.spec,
             logit_scale=verdict.logit_scale,
             min_similarity=verdict.min_similarity,
-            prompts=recipe.prompts,
+            prompts=verdict.prompts,
             provenance=_provenance(recipe, self._places, decoder.items, skipped, losses, verdict.accuracy) | self._space(),
         )
         if learned := self._parts.objective.learned():

@@ -53,10 +53,12 @@ def test_the_committed_starter_was_made_by_the_committed_recipes(modality: str) 
         ("[optim.extra]\nx = 1\n", r"optim\.extra"),
         ("[features]\nviews = 0\n", r"features\.views"),
         ("[loss]\ncalibrate = true\n", "held_out"),
+        ("choose_prompts = true\n", r"choose_prompts needs data\.held_out"),
+        ('prompts = ["{}", "a {}", "{}"]\n', "twice"),
     ],
 )
 def test_an_unknown_or_impossible_key_is_named(tmp_path: Path, line: str, said: str) -> None:
-    text = line + GOOD if line.startswith("colour") else GOOD + line
+    text = GOOD + line if line.startswith("[") else line + GOOD
     with pytest.raises(RecipeError, match=said):
         _read(tmp_path, text)
 

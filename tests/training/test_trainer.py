@@ -101,6 +101,19 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(places: Pl
     assert not torch.equal(first["projection.weight"], other["projection.weight"])
 
 
+def test_prompts_that_do_harm_on_the_items_kept_aside_do_not_travel(places: Places) -> None:
+    """One template names every label alike: with it all labels are nearer to each other."""
+    told = _recipe(
+        {"start": "vit", "train": "lora"},
+        prompts=["a photo of {}", "blue blue blue blue {}"],
+        choose_prompts=True,
+        data={"manifest": "manifest.csv", "templates": ["a photo of {}"], "held_out": 0.3},
+    )
+    assert load_tower(train(told, places).package).prompts == ("a photo of {}",)
+    plain = told.model_copy(update={"choose_prompts": False})
+    assert load_tower(train(plain, places).package).prompts == told.prompts
+
+
 def test_bad_files_are_skipped_and_counted(places: Places) -> None:
     trained = train(_recipe({"start": "vit", "train": "lora"}, optim={"epochs": 6, "batch": 16, "rate": 1e-3}), places)
     assert trained.skipped.keys() == {"bad/0.png"}
