@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import time
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ HELD, DEAF, LOOP_DIES, CRASHES = "|", "`", "{", "}"
 """Texts that hold this: wait in the runtime while the file named by `GATE` is there; hang there and heed no order to stop; end the batching
 loop; end the process."""
 GATE = "BINDERY_TEST_GATE"
+FAULTY = (sys.executable, "-m", "tests.e2e.faulty")
 
 CLIENT = httpx.Client(
     timeout=60, verify=False, limits=httpx.Limits(max_keepalive_connections=0)
@@ -60,3 +62,10 @@ def wait_until(holds: Callable[[], object], seconds: float = 30) -> None:
     while not holds():
         assert time.monotonic() < until
         time.sleep(0.02)
+
+
+def lives_on(served: Served, *, ready_within_s: float = 0) -> None:
+    """After a fault: still the same process, ready and at work."""
+    assert served.process.poll() is None, served.log.read_text()
+    wait_until(served.is_ready, ready_within_s)
+    assert codes(texts(served, "a", "b")) == ["", ""]

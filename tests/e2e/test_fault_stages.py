@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import pytest
 
 from tests.e2e.asking import (
     DEAF,
+    FAULTY,
     GATE,
     HELD,
     LOOP_DIES,
@@ -23,13 +23,12 @@ from tests.e2e.asking import (
     codes,
     connected,
     head,
+    lives_on,
     texts,
     wait_until,
 )
 from tests.e2e.process import Served, serving
 from tests.toybundle import ENDLESS_TEXT, NAN_TEXT, RAISING_TEXT, build_toy_bundle
-
-FAULTY = (sys.executable, "-m", "tests.e2e.faulty")
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +56,7 @@ def _lives_on(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if "served" in request.fixturenames:
         served: Served = request.getfixturevalue("served")
-        assert served.process.poll() is None, served.log.read_text()
-        wait_until(served.is_ready)
-        assert codes(texts(served, "a", "b")) == ["", ""]
+        lives_on(served, ready_within_s=30)
         assert served.metric("bindery_queue_items{") == 0
 
 

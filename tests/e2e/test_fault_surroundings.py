@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.asking import CLIENT, codes, connected, files, head, texts, wait_until
+from tests.e2e.asking import CLIENT, FAULTY, codes, connected, files, head, lives_on, texts, wait_until
 from tests.e2e.process import Served, children, serving
-from tests.e2e.test_fault_stages import FAULTY
 from tests.service.media import png, wav
 from tests.toybundle import build_toy_bundle
 
@@ -48,9 +47,7 @@ def _lives_on(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if "served" in request.fixturenames:
         served: Served = request.getfixturevalue("served")
-        assert served.process.poll() is None, served.log.read_text()
-        assert served.is_ready()
-        assert codes(texts(served, "a", "b")) == ["", ""]
+        lives_on(served)
         assert codes(files(served, "image", *[png()] * 3)) == [""] * 3
         assert files(served, "audio", SOUND).status_code == 200
         wait_until(lambda: len(served.decoders()) == 2)
