@@ -12,7 +12,7 @@ from typing import Protocol, cast
 
 from starlette.datastructures import Headers
 
-from bindery.errors import InvalidParameter
+from bindery.extras import needing
 from bindery.settings import Settings
 
 ITEMS_SHOWN = 64  # of one request; the collector shall not be flooded by one batch of texts
@@ -42,10 +42,8 @@ def open_traces(settings: Settings) -> Traces | None:
     """Where spans go by the settings, or None. Raises `InvalidParameter` when the extra `tracing` is not installed."""
     if settings.otlp_endpoint is None:
         return None
-    try:
+    with needing("tracing", "BINDERY_OTLP_ENDPOINT"):
         module = import_module("service.otlp")
-    except ModuleNotFoundError as error:
-        raise InvalidParameter(f"traces need {error.name}, which is not installed; install bindery with the extra `tracing`") from error
     return cast(Traces, module.Otlp.to(settings.otlp_endpoint))
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from bindery.cli.console import note, print_table, write_bytes
+from bindery.extras import needing
 
 app = typer.Typer(help="Measure a running service.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -45,6 +46,9 @@ def load(
     from bindery.traffic.mix import parse_mix
     from bindery.traffic.summary import summarise
 
+    if plot is not None:
+        with needing("plot", "--plot"):  # before the run, not after
+            from bindery.traffic.plot import draw_run
     plan = Plan(url, rate, duration, arrivals.value, deadline_ms, poison, connections, key, seed)
     run = asyncio.run(run_load(plan, parse_mix(mix)))
     result = {"url": url, "mix": mix} | summarise(run)
@@ -52,8 +56,6 @@ def load(
     if out is not None:
         write_bytes((json.dumps(result, indent=1) + "\n").encode(), out)
     if plot is not None:
-        from bindery.traffic.plot import draw_run
-
         draw_run(run, plot)
 
 

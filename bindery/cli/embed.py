@@ -68,7 +68,9 @@ def embed(
         raise typer.Exit(_source(inputs, out, {**options, **given, **limits}, settings))
     wanted = format or _format_of(out)
     if wanted is Format.PARQUET:
-        _need_parquet()
+        from bindery.collections.portable_parquet import pyarrow
+
+        pyarrow()  # before the model is loaded
     model = open_model(settings)
     if "clip_seconds" in options or options.get("clip_by") == "scenes":
         raise typer.Exit(_clips(model, modality, inputs, options, wanted, out))
@@ -83,12 +85,6 @@ def embed(
         raise typer.Exit(FAILED)
     write_bytes(_WRITERS[wanted](model, modality, inputs, results), out)
     raise typer.Exit(exit_code(len(inputs), failed))
-
-
-def _need_parquet() -> None:
-    from bindery.collections.portable_parquet import pyarrow
-
-    pyarrow()
 
 
 def _source(inputs: Sequence[str], out: Path | None, given: Mapping[str, object], settings: Settings) -> int:

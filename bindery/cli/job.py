@@ -12,6 +12,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bindery.cli.console import complain, note, progress_console
+from bindery.extras import needing
 
 if TYPE_CHECKING:
     from bindery.errors import BinderyError
@@ -106,12 +107,8 @@ async def _run(
 @asynccontextmanager
 async def _crew(settings: Settings, executor: Executor) -> AsyncIterator[Crew]:
     if executor is Executor.RAY:
-        from bindery.errors import InvalidParameter
-
-        try:
+        with needing("ray", "--executor ray"):
             from bindery.jobs.cluster import RayCrew
-        except ModuleNotFoundError as error:
-            raise InvalidParameter(f"--executor ray needs the package {error.name}: pip install 'bindery[ray]'") from error
         crew = RayCrew(settings)
         try:
             yield crew

@@ -18,6 +18,7 @@ import numpy as np
 from bindery.collections.fields import check_fields, typed
 from bindery.collections.model import Collection, Definition, FieldType, Item
 from bindery.errors import AlreadyExists, BinderyError, DimensionMismatch, InvalidParameter, UnreadableMedia
+from bindery.extras import needing
 from bindery.vectors import Vectors
 
 ROWS_PER_FILE = 100_000
@@ -242,10 +243,8 @@ def _open(path: Path) -> Any:
 
 def pyarrow(module: str = "pyarrow") -> Any:
     """The module, an extra. Raises `InvalidParameter` where it is not installed; ask before anything costs."""
-    try:
+    with needing("parquet", "Parquet"):
         return import_module(module)
-    except ModuleNotFoundError:
-        raise InvalidParameter('Parquet needs pyarrow: pip install "bindery[parquet]"') from None
 
 
 def read_columns(path: Path) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ from bindery.collections.model import Collection, LabelSet
 from bindery.collections.snapshots import Snapshot
 from bindery.collections.store import Store
 from bindery.collections.tiers import Tiers
-from bindery.errors import InvalidParameter
+from bindery.extras import needing
 from bindery.settings import Settings
 
 
@@ -93,9 +93,6 @@ def open_store(settings: Settings, *, make: bool = True) -> CollectionStore:
     if settings.store == "local":
         tiers = Tiers(recall_target=settings.recall_target, gpu=gpu.usable(settings.search_device))
         return Store(settings.data_dir, settings.limits, make=make, tiers=tiers)
-    try:
-        # Half a second to import, and an extra: only who uses it needs it.
+    with needing("milvus", "store milvus"):  # half a second to import, too
         from bindery.collections.milvus.store import MilvusStore
-    except ModuleNotFoundError as error:
-        raise InvalidParameter(f"store milvus needs the package {error.name}: pip install 'bindery[milvus]'") from error
     return MilvusStore.of(settings)

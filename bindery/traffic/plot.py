@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from bindery.errors import InvalidParameter
 from bindery.traffic.generator import Run
 from bindery.traffic.summary import is_good
 
 
 def draw_run(run: Run, path: Path) -> None:
-    """Write the picture; its format is the suffix. Raises `InvalidParameter` without matplotlib or for an unknown suffix."""
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise InvalidParameter("--plot needs matplotlib: pip install 'bindery[plot]'") from error
+    """Write the picture; its format is the suffix. Raises `InvalidParameter` for an unknown suffix."""
     figure = Figure(figsize=(10, 7), layout="constrained")
     latency, rates = figure.subplots(2, sharex=True)
     for kind in sorted({outcome.kind for outcome in run.outcomes}):

@@ -40,7 +40,7 @@ def test_parquet_without_pyarrow_is_refused_before_any_work(run: Run, tmp_path: 
     for command in (("--modality", "audio", DOG, "--out", tmp_path / "v.parquet"), (EXAMPLES, "--out", tmp_path / "shards")):
         done = run("embed", *command)
         assert done.code == 1
-        assert done.err == 'error[invalid_parameter]: Parquet needs pyarrow: pip install "bindery[parquet]"\n'
+        assert done.err == "error[invalid_parameter]: Parquet needs pyarrow, which is not installed: pip install 'bindery[parquet]'\n"
     assert not list(tmp_path.glob("[vs]*"))
 
 

@@ -162,6 +162,7 @@ def test_it_is_off_and_not_imported_unless_it_is_asked_for(monkeypatch: pytest.M
 
 
 def test_without_the_extra_the_start_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "service.otlp", None)
-    with pytest.raises(InvalidParameter, match="extra `tracing`"):
+    monkeypatch.delitem(sys.modules, "service.otlp", raising=False)
+    monkeypatch.setitem(sys.modules, "opentelemetry.context", None)
+    with pytest.raises(InvalidParameter, match=r"BINDERY_OTLP_ENDPOINT needs opentelemetry, .*'bindery\[tracing\]'"):
         tracing.open_traces(Settings(otlp_endpoint="http://127.0.0.1:9"))

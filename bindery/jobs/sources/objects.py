@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from bindery.errors import BinderyError, InvalidParameter, SourceUnavailable, UnreadableMedia
+from bindery.extras import needing
 from bindery.jobs.listing import Allowed, Listed, Rule, Unlisted, hidden, ruled, wanted
 from bindery.jobs.sources.spool import spooled
 from bindery.limits import MIB
@@ -59,10 +60,9 @@ class Objects:
     def store(self, bucket: str) -> Any:
         with self._opening:
             if bucket not in self._stores:
-                try:
-                    self._stores[bucket] = import_module("obstore.store").S3Store(bucket, retry_config=_RETRIES, client_options=_CLIENT)
-                except ModuleNotFoundError:
-                    raise InvalidParameter('object stores need obstore: pip install "bindery[s3]"', pointer="/source") from None
+                with needing("s3", f"a source {SCHEME}...", pointer="/source"):
+                    obstore = import_module("obstore.store")
+                self._stores[bucket] = obstore.S3Store(bucket, retry_config=_RETRIES, client_options=_CLIENT)
             return self._stores[bucket]
 
 

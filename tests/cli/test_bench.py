@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+
+
+def test_a_picture_that_cannot_be_drawn_is_refused_before_the_load(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "bindery.traffic.plot", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    refused = run("bench", "load", "http://127.0.0.1:9", "--duration", "600", "--plot", tmp_path / "load.png")
+    assert refused.code == 1
+    assert refused.err.startswith("error[invalid_parameter]: --plot needs matplotlib, which is not installed")
