@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,7 +38,7 @@ def load(
     deadline_ms: Annotated[int, typer.Option("--deadline-ms", min=1, help="Later answers do not count; told to the service.")] = 30_000,
     connections: Annotated[int, typer.Option("--connections", min=1, help="Most open requests; more are dropped here.")] = 512,
     key: Annotated[str | None, typer.Option("--key", help="An API key of the scope read.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Same seed, same requests.")] = 0,
+    seed: Annotated[int | None, typer.Option("--seed", help="Same seed, same requests. [default: drawn, and told]")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write the result as JSON.")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw latencies and rates (needs the extra plot).")] = None,
 ) -> None:
@@ -49,7 +50,9 @@ def load(
     if plot is not None:
         with needing("plot", "--plot"):  # before the run, not after
             from bindery.traffic.plot import draw_run
-    plan = Plan(url, rate, duration, arrivals.value, deadline_ms, poison, connections, key, seed)
+    plan = Plan(
+        url, rate, duration, arrivals.value, deadline_ms, poison, connections, key, secrets.randbelow(2**32) if seed is None else seed
+    )
     run = asyncio.run(run_load(plan, parse_mix(mix)))
     result = {"url": url, "mix": mix} | summarise(run)
     _show(result)
@@ -62,7 +65,7 @@ def load(
 def _show(result: dict[str, Any]) -> None:
     typer.echo(
         f"{result['requests']} requests in {result['duration_s']:g} s ({result['arrivals']}, {result['rate_per_s']:g}/s): "
-        f"{result['good']} good, goodput {result['goodput_per_s']:g}/s, {result['late']} late"
+        f"{result['good']} good, goodput {result['goodput_per_s']:g}/s, {result['late']} late; --seed {result['seed']}"
     )
     rows = {"all good": result["latency_ms"], **result["latency_ms_by_kind"], "refused": result["refused_latency_ms"]}
     shown = [(name, *(f"{value:.1f}" for value in ms.values())) for name, ms in rows.items() if ms]

@@ -23,6 +23,7 @@ def summarise(run: Run) -> dict[str, Any]:
         "arrivals": plan.arrivals,
         "duration_s": plan.duration_s,
         "deadline_ms": plan.deadline_ms,
+        "seed": plan.seed,
         "requests": len(outcomes),
         "good": len(good),
         "goodput_per_s": round(len(good) / plan.duration_s, 2),

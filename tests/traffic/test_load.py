@@ -162,7 +162,7 @@ def test_the_command_measures_a_real_service(tmp_path: Path) -> None:
     settings = Settings(bundle=str(build_toy_bundle(tmp_path / "toy")), data_dir=tmp_path / "data", threads=1, log_level="error")
     out = tmp_path / "load.json"
     with served(settings) as address:
-        arguments = ["bench", "load", address, "--rate", "20", "--duration", "2", "--poison", "0.2", "--out", str(out)]
+        arguments = ["bench", "load", address, "--rate", "8", "--duration", "4", "--poison", "0.2", "--seed", "7", "--out", str(out)]
         ended = CliRunner().invoke(app, [*arguments, "--mix", "text=1,image=1,audio=1,video=1"])
     assert ended.exit_code == 0, ended.output
     result = json.loads(out.read_text())
@@ -172,3 +172,5 @@ def test_the_command_measures_a_real_service(tmp_path: Path) -> None:
     assert result["poison"]["sent"] == result["poison"]["refused_rightly"] > 0
     assert result["good"] + result["poison"]["sent"] == result["requests"]
     assert "goodput" in ended.output
+    assert "--seed 7\n" in ended.output
+    assert result["seed"] == 7
