@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -26,6 +27,10 @@ _COLLECT_AFTER = (1000, 5, 500)
 
 UNREAD_S = 60.0
 """For how long a client may take nothing of what was sent to it; then its connection ends."""
+
+ACCEPTS = 16
+"""Connections that are taken in at once. uvloop takes one each time round its loop: a crowd that comes all at once would wait for its turn
+while those who are in already are answered, and be refused late."""
 
 SOCKET = "engine"  # its name in the service's private folder
 
@@ -73,17 +78,23 @@ def settle() -> None:
 
 
 class _Server(uvicorn.Server):
-    """Who does not read an answer would hold it, and a line, for as long as the kernel knows that somebody is there: for ever."""
-
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, but lines end on which nobody reads, and `ACCEPTS` lines are taken in at once: as many servers have one socket."""
         await super().startup(sockets)
-        for listening in (one for server in self.servers for one in server.sockets):
-            with socket.socket(fileno=os.dup(listening.fileno())) as same:
+        loop, config = asyncio.get_running_loop(), self.config
+        line = partial(config.http_protocol_class, config=config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[call-arg]
+        for listening in [one for server in self.servers for one in server.sockets]:
+            for _ in range(ACCEPTS - 1):
+                same = socket.socket(fileno=os.dup(listening.fileno()))
                 _end_unread(same)
+                self.servers.append(await loop.create_server(line, sock=same, backlog=config.backlog))
 
 
 def _end_unread(listening: socket.socket) -> None:
-    """Accepted connections have this from the socket that they came to. Only Linux offers it."""
+    """Who does not read an answer would hold it, and a line, for as long as the kernel knows that somebody is there: for ever.
+
+    Accepted connections have this from the socket that they came to. Only Linux offers it.
+    """
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(UNREAD_S * 1000))
 

@@ -9,11 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+import uvloop
+from starlette.applications import Starlette
 
 from bindery.engine.admission import CROWD, Cost
 from bindery.settings import Settings
 from service.app import create_app
-from service.fronts.processes import http_server
+from service.fronts.processes import ACCEPTS, http_server
 from service.problems import Problem
 from tests.service.test_app import asking
 
@@ -104,3 +106,26 @@ async def test_the_connection_of_a_refused_picture_is_kept_and_that_of_a_large_f
         seat.leave()
         server.should_exit = True
         await serving
+
+
+def test_a_crowd_that_comes_all_at_once_is_taken_in_many_at_a_time(toy_settings: Settings) -> None:
+    """And not one each time round the loop, as uvloop would by itself."""
+
+    async def rounds(callers: int) -> int:
+        server = http_server(Starlette(), toy_settings)
+        with socket.create_server(("127.0.0.1", 0), backlog=callers) as listening:
+            serving = asyncio.create_task(server.serve(sockets=[listening]))
+            while not server.started or len(server.servers) < ACCEPTS:
+                await asyncio.sleep(0)
+            lines = [socket.create_connection(listening.getsockname()) for _ in range(callers)]
+            count = 0
+            while len(server.server_state.connections) < callers:
+                await asyncio.sleep(0)
+                count += 1
+            for line in lines:
+                line.close()
+            server.should_exit = True
+            await serving
+        return count
+
+    assert uvloop.run(rounds(6 * ACCEPTS)) < 3 * ACCEPTS
