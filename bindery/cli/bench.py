@@ -50,9 +50,8 @@ def load(
     if plot is not None:
         with needing("plot", "--plot"):  # before the run, not after
             from bindery.traffic.plot import draw_run
-    plan = Plan(
-        url, rate, duration, arrivals.value, deadline_ms, poison, connections, key, secrets.randbelow(2**32) if seed is None else seed
-    )
+    seed = secrets.randbelow(2**32) if seed is None else seed  # else a second run is answered by the server's cache
+    plan = Plan(url, rate, duration, arrivals.value, deadline_ms, poison, connections, key, seed)
     run = asyncio.run(run_load(plan, parse_mix(mix)))
     result = {"url": url, "mix": mix} | summarise(run)
     _show(result)
