@@ -7,6 +7,7 @@ PORT   ?= 8000
 JOBS   ?= 2
 MEDIA  ?= ../shared/media
 STARTER ?= bindery/bundles/starter
+BENCHES ?= hostile livez http_cost http_workers engine_overhead prefetch sessions load_time fusions indexing precisions serving search
 
 .PHONY: help serve test test-all check format bench starter starter-eval smoke container clean
 
@@ -46,11 +47,8 @@ format: $(VENV)/.dev ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.dev ## every benchmark; results as JSON in bench/results
-	$(BIN)/python bench/precisions.py
-	$(BIN)/python bench/engine_overhead.py
-	$(BIN)/python bench/hostile.py
-	$(BIN)/python bench/search.py
+bench: $(VENV)/.dev ## every benchmark that needs nothing else (hours); results as JSON in bench/results
+	set -e; for bench in $(BENCHES); do echo "$$bench"; $(BIN)/python bench/$$bench.py; done
 
 starter: $(VENV)/.dev ## train the starter from MEDIA (../shared/media) and write its bundle
 	BIN=$(BIN) training/starter/make.sh $(MEDIA) $(STARTER)

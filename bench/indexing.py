@@ -279,8 +279,8 @@ def _done(data: Path) -> int:
         ledger.close()
 
 
-async def main(parts: list[str], effort: Effort, scratch: Path, memory_bundle: str) -> None:
-    result: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+async def main(parts: list[str], effort: Effort, scratch: Path, memory_bundle: str, out: Path | None) -> None:
+    result: dict[str, Any] = json.loads(out.read_text()) if out and out.exists() else {}
     folder = scratch / "pictures"
     for part in parts:
         directory = base_bundle(scratch) if part == "vit_b" else find_bundle(memory_bundle if part == "memory" else "starter")
@@ -296,17 +296,21 @@ async def main(parts: list[str], effort: Effort, scratch: Path, memory_bundle: s
         machine = {"processor": processor_name(), "cores": len(os.sched_getaffinity(0)), "load_before": load, "source": "JPEG 640 x 480"}
         result[part] = measured | machine | {"bundle": directory.name}
         print(part, json.dumps(result[part]), flush=True)
-        RESULT.write_text(json.dumps(result, indent=1) + "\n")
+        if out is not None:
+            out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=["vit_b", "starter", "memory"], default=["vit_b", "starter", "memory"])
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="fewer files; writes nothing unless --out is given")
     parser.add_argument("--turns", type=int)
     parser.add_argument("--memory-bundle", default="starter", help="a small one makes many files quick")
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()) / "bindery-bench")
+    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    out = arguments.out or (None if arguments.quick else RESULT)
     arguments.scratch.mkdir(parents=True, exist_ok=True)
     effort = QUICK if arguments.quick else FULL
-    asyncio.run(main(arguments.only, replace(effort, turns=arguments.turns or effort.turns), arguments.scratch, arguments.memory_bundle))
+    effort = replace(effort, turns=arguments.turns or effort.turns)
+    asyncio.run(main(arguments.only, effort, arguments.scratch, arguments.memory_bundle, out))

@@ -7,7 +7,8 @@ queries and compare every row once, and are measured when nothing runs in their 
 at the first setting that reaches a recall@10 of 0.98, and again at the first that finds as much as the collection found in this run.
 Filters let pass a random part of the rows, or rows of the topics that are nearest to, or farthest from, the query's own.
 
-Run: nice python bench/search.py [--rows 100000 1000000] [--quick: 20,000 rows] [--without PEER ...] [--only PART ...: is told, not kept]
+Run: nice python bench/search.py [--rows 100000 1000000] [--without PEER ...]
+     [--quick: 20,000 rows; as of --only PART ..., nothing is kept]
 """
 
 from __future__ import annotations
@@ -272,8 +273,8 @@ PARTS = {"store": run_store, "library": run_library, "http": run_http}
 # The whole
 
 
-def measure(told: Told, rows: int, queries: int, without: Sequence[str], only: Sequence[str]) -> None:
-    """Into ``told``, kept after each contender: they take minutes. ``only``: these parts, and nothing is kept."""
+def measure(told: Told, rows: int, queries: int, without: Sequence[str], only: Sequence[str], *, keep: bool) -> None:
+    """Into ``told``; ``keep``: in the results, after each contender, since they take minutes. ``only``: these parts."""
     with tempfile.TemporaryDirectory(prefix="bindery-bench-") as place:
         folder = Path(place)
         data = make(folder, rows, queries, min(_CAPTIONS, rows))
@@ -289,7 +290,8 @@ def measure(told: Told, rows: int, queries: int, without: Sequence[str], only: S
                 told["peers"][name] = _apart(folder, name)
                 print(name, json.dumps(told["peers"][name]), flush=True)
                 told["aims"] = _aims(told)
-                _keep(told)
+                if keep:
+                    _keep(told)
 
 
 def _keep(told: Told) -> None:
@@ -350,7 +352,7 @@ def processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def main(sizes: Sequence[int], without: Sequence[str], only: Sequence[str]) -> None:
+def main(sizes: Sequence[int], without: Sequence[str], only: Sequence[str], *, keep: bool) -> None:
     for rows in sizes:
         about: Told = {
             "processor": processor(),
@@ -359,7 +361,7 @@ def main(sizes: Sequence[int], without: Sequence[str], only: Sequence[str]) -> N
             "load_before": round(os.getloadavg()[0], 2),
         }
         slow = list(without) + (list(GRAPHS) if rows > 200_000 else [])
-        measure(about, rows, 200 if rows == 100_000 else 100, slow, only)
+        measure(about, rows, 200 if rows == 100_000 else 100, slow, only, keep=keep)
         if not only:
             print(json.dumps(about["aims"], indent=1), flush=True)
 
@@ -367,7 +369,7 @@ def main(sizes: Sequence[int], without: Sequence[str], only: Sequence[str]) -> N
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
-    parser.add_argument("--quick", action="store_true", help="20,000 rows, whatever --rows says")
+    parser.add_argument("--quick", action="store_true", help="20,000 rows, whatever --rows says; writes nothing")
     parser.add_argument("--without", nargs="*", default=[], choices=list(PEERS))
     parser.add_argument(
         "--only", nargs="*", default=[], choices=[*PARTS, *PEERS], help="these parts, in this order; store before library and http"
@@ -378,4 +380,6 @@ if __name__ == "__main__":
     if arguments.part:
         run_part(arguments.part, arguments.folder)
     else:
-        main([20_000] if arguments.quick else arguments.rows, arguments.without, arguments.only)
+        main(
+            [20_000] if arguments.quick else arguments.rows, arguments.without, arguments.only, keep=not (arguments.quick or arguments.only)
+        )

@@ -273,18 +273,19 @@ def run(part: str, effort: Effort, scratch: Path, infinity: Path | None) -> dict
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs, measures nothing well; without the large bundle")
+    parser.add_argument("--quick", action="store_true", help="tiny, without the large bundle; writes nothing unless --out is given")
     parser.add_argument("--seconds", type=float, default=4.0, help="of one turn")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--soak-minutes", type=float, default=20.0)
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()) / "bindery-bench")
     parser.add_argument("--infinity", type=Path, help="for the peers: the Python that bench/infinity_model.py asks for")
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     effort = Effort(arguments.seconds, arguments.turns, arguments.soak_minutes)
     if arguments.quick:
         effort = Effort(0.5, 2, 0.2)
-    document = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
+    out = arguments.out or (None if arguments.quick else RESULT)
+    document = json.loads(out.read_text()) if out and out.is_file() else {}
     for part in arguments.only:
         if arguments.quick and part in ("saturated_large", "peers"):
             continue
@@ -302,7 +303,8 @@ def main() -> None:
             },
         }
         print(part, json.dumps(document[part], indent=1), flush=True)
-        arguments.out.write_text(json.dumps({name: document[name] for name in PARTS if name in document}, indent=1) + "\n")
+        if out is not None:
+            out.write_text(json.dumps({name: document[name] for name in PARTS if name in document}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -30,3 +30,17 @@ def test_nothing_names_a_place_outside_the_project() -> None:
         if path.suffix in suffixes and path.relative_to(ROOT) not in allowed and outside.search(path.read_text(errors="replace"))
     ]
     assert hits == []
+
+
+def test_each_benchmark_is_run_by_make_bench_or_named_among_those_that_need_more() -> None:
+    scripts = {
+        path.stem for path in (ROOT / "bench").glob("*.py") if "Run: " in path.read_text() or "writes bench/results" in path.read_text()
+    }
+    listed = re.search(r"^BENCHES \?= (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert listed is not None
+    page = (ROOT / "bench/README.md").read_text()
+    need_more = set(re.findall(r"^\| `(\w+)\.py", page, re.MULTILINE))
+    run, said = listed[1].split(), re.search(r"the shortest first: (.+?)\. All", page, re.DOTALL)
+    assert said is not None
+    assert re.findall(r"`(\w+)`", said[1]) == run
+    assert scripts - {"torch_peer"} == set(run) | (need_more - set(run))
