@@ -1,4 +1,4 @@
-"""Encoders for tests: peers of `runtime/fake.py` that are slow, stuck, dying or drifting. Not patches: the engine opens them as its own."""
+"""Encoders for tests: peers of `tests/fakeencoder.py` that are slow, stuck, dying or drifting. Not patches: the engine opens them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from bindery.bundle import Bundle, Precision
 from bindery.decoded import Tensors
 from bindery.runtime.encoder import Encoder
-from bindery.runtime.fake import FakeEncoder
 from bindery.runtime.open import Device, open_encoder
 from bindery.vectors import Vectors, normalize
+from tests.fakeencoder import FakeEncoder
 
 
 class Crash(BaseException):

@@ -15,8 +15,8 @@ from bindery.engine import batching
 from bindery.engine.batching import Batcher
 from bindery.engine.turns import Turns
 from bindery.errors import DeadlineExceeded, EngineDown, InternalError
-from bindery.runtime.fake import FakeEncoder
 from bindery.vectors import Vectors
+from tests.fakeencoder import FakeEncoder
 
 
 class GatedEncoder(FakeEncoder):

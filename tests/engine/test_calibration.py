@@ -14,9 +14,9 @@ from bindery.engine import calibration
 from bindery.engine.calibration import Tuned, calibrate, read_calibration, write_calibration
 from bindery.engine.engine import Engine, EnginePolicy, Tuning
 from bindery.limits import Limits
-from bindery.runtime.fake import FakeEncoder
 from bindery.vectors import Vectors, normalize
 from tests.engine.peers import Peers
+from tests.fakeencoder import FakeEncoder
 from tests.toybundle import build_toy_bundle
 
 TUNED = Tuned(threads=1, max_batch=2, items_per_s=10.0, measured={"1 x 1": 10.0}, largest_move=0.0)

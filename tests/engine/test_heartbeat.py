@@ -22,8 +22,8 @@ from bindery.engine.lanes import Lanes
 from bindery.engine.pool import DecodePool
 from bindery.engine.turns import Turns
 from bindery.limits import Limits
-from bindery.runtime.fake import FakeEncoder
 from tests.engine.peers import Peers
+from tests.fakeencoder import FakeEncoder
 from tests.toybundle import build_toy_bundle
 
 

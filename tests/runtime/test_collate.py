@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bindery.runtime.collate import collate, snapped
-from bindery.runtime.fake import FakeEncoder
+from tests.fakeencoder import FakeEncoder
 
 
 def test_texts_are_padded_to_the_longest_and_no_further() -> None:
