@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from bindery.disk import full_disk_told
+
 _PREFIX = "bindery-scratch-"
 
 
@@ -17,10 +19,11 @@ _PREFIX = "bindery-scratch-"
 def scratch_folder(what: str) -> Iterator[Path]:
     """A folder that only this user may enter, gone with the context. It is held as long as this process lives.
 
-    ``what`` stands in its name, for whoever looks at a full disk. Raises `OSError` when the temporary folder takes none.
+    ``what`` stands in its name, for whoever looks at a full disk. Raises `StorageFull`.
     """
     while True:
-        path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{what}-"))
+        with full_disk_told(f"no space left in {tempfile.gettempdir()} for temporary files; free some"):
+            path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{what}-"))
         held = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(held, fcntl.LOCK_EX)
         if path.exists():

@@ -19,7 +19,7 @@ from service.embedding import Outcome, arrived, embed_items
 from service.exchange import Exchange
 from service.fronts.far import FarEngine
 from service.inputs import Item
-from service.spool import MEMORY_BYTES
+from service.spool import MEMORY_BYTES, writing
 
 _SIDE_BY_SIDE = 2  # media of one request; each has several windows in work
 
@@ -87,7 +87,8 @@ async def _on_disk(source: Source) -> AsyncIterator[Source]:
         return
     with scratch_folder("clips") as folder:
         path = folder / "medium"
-        await asyncio.to_thread(path.write_bytes, source.data)
+        with writing():
+            await asyncio.to_thread(path.write_bytes, source.data)
         yield Source(source.name, path=path)
 
 

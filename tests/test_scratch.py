@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from bindery.errors import StorageFull
 from bindery.scratch import scratch_folder, sweep
 
 HOLD = """
@@ -39,6 +42,12 @@ def test_a_folder_is_gone_with_its_context_and_private_before(tmp_path: Path) ->
         sweep()
         assert (folder / "medium").exists()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_temporary_folder_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "mkdtemp", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(StorageFull, match="temporary files"), scratch_folder("clips"):
+        pass
 
 
 def test_only_what_a_killed_process_left_is_swept_away(tmp_path: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bindery.disk import to_disk
 from training.recipe import RecipeError
 
 _PATTERN = "step-*.pt"
@@ -28,10 +28,9 @@ class Checkpoints:
         unfinished = path.with_suffix(".unfinished")
         with unfinished.open("wb") as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
+        to_disk(unfinished)
         unfinished.replace(path)  # a kill before this line leaves the older checkpoints, one after it leaves this one
-        _sync_directory(self.directory)
+        to_disk(self.directory)  # the new name, too, or a power cut could bring the old listing back
         for old in self._paths()[: -self._keep]:
             old.unlink()
         return path
@@ -53,12 +52,3 @@ class Checkpoints:
 
     def _paths(self) -> list[Path]:
         return sorted(self.directory.glob(_PATTERN))
-
-
-def _sync_directory(directory: Path) -> None:
-    # The new name must be on the disk too, or a power cut could bring the old listing back.
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

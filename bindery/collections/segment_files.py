@@ -10,13 +10,10 @@ A folder is made under another name and renamed when all of it is on disk, so a 
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bindery.collections import denoising, tiers
-from bindery.errors import StorageFull
+from bindery.disk import full_disk_told, to_disk
 
 VECTORS, KEYS, CODES, ASKED = "vectors.f16", "keys.i64", "codes.faiss", "asked.f32"
 _MAKING = ".making-"
@@ -51,7 +48,7 @@ def write(root: Path, dimension: int, pieces: Iterator[Piece], stop: Callable[[]
     """
     name = uuid.uuid4().hex
     making = root / f"{_MAKING}{name}"
-    with _full_disk_in_words(root):
+    with full_disk_told(f"no space left to write an index segment in {root}; free some, the items themselves are safe"):
         try:
             making.mkdir(parents=True)
             keys = _write_vectors(making / VECTORS, pieces, stop)
@@ -65,9 +62,9 @@ def write(root: Path, dimension: int, pieces: Iterator[Piece], stop: Callable[[]
                     _write_bytes(making / ASKED, _asked(making / VECTORS, dimension, len(keys), index).astype("<f4").tobytes())
             files = {path.name: (path.stat().st_size, digest(path)) for path in sorted(making.iterdir())}
             for path in (*making.iterdir(), making):
-                _to_disk(path)
+                to_disk(path)
             making.rename(root / name)
-            _to_disk(root)
+            to_disk(root)
         except BaseException:
             shutil.rmtree(making, ignore_errors=True)
             raise
@@ -155,24 +152,6 @@ def _write_bytes(path: Path, data: bytes | memoryview) -> None:
         file.write(data)
 
 
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _may_go_on(stop: Callable[[], bool]) -> None:
     if stop():
         raise InterruptedError("the work on a segment was told to stop")
-
-
-@contextmanager
-def _full_disk_in_words(root: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(f"no space left to write an index segment in {root}; free some, the items themselves are safe") from error
-        raise

@@ -8,23 +8,23 @@ Taken inside one reading transaction, so writers go on meanwhile and none of the
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import shutil
 import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bindery.bundle import file_digest
 from bindery.collections.fields import check_fields
 from bindery.collections.model import Definition
 from bindery.collections.records import Record, encode_metadata
+from bindery.disk import full_disk_told, to_disk
 from bindery.errors import SnapshotDamaged, UnknownSnapshot
 from bindery.limits import Limits
 
@@ -46,7 +46,15 @@ class Snapshot:
 
 
 def take(db: sqlite3.Connection, collection_id: int, definition: Definition, folder: Path) -> Snapshot:
-    """A snapshot of what ``db``, inside a transaction, sees; on disk when this returns, absent when it raises."""
+    """A snapshot of what ``db``, inside a transaction, sees; on disk when this returns, absent when it raises.
+
+    Raises `StorageFull`.
+    """
+    with full_disk_told(f"no space left in {folder} for a snapshot; free some, or delete older ones"):
+        return _take(db, collection_id, definition, folder)
+
+
+def _take(db: sqlite3.Connection, collection_id: int, definition: Definition, folder: Path) -> Snapshot:
     name = f"{definition.name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
     _sweep(folder)
     making = folder / f".{name}"
@@ -60,13 +68,13 @@ def take(db: sqlite3.Connection, collection_id: int, definition: Definition, fol
             "collection": definition.document(),
             "items": items,
             "created_at": snapshot.created_at,
-            "files": {_ITEMS: {"sha256": _digest(path), "bytes": snapshot.bytes}},
+            "files": {_ITEMS: {"sha256": file_digest(path), "bytes": snapshot.bytes}},
         }
-        with (making / _MANIFEST).open("w", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
+        (making / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        to_disk(making / _MANIFEST)
+        to_disk(making)
         making.rename(folder / name)
+        to_disk(folder)
     except BaseException:
         shutil.rmtree(making, ignore_errors=True)
         raise
@@ -112,7 +120,7 @@ def check(folder: Path, name: str) -> None:
         path = folder / name / Path(file).name
         if not path.is_file():
             raise SnapshotDamaged(f"snapshot {name}: {path.name} is missing")
-        if path.stat().st_size != wanted["bytes"] or _digest(path) != wanted["sha256"]:
+        if path.stat().st_size != wanted["bytes"] or file_digest(path) != wanted["sha256"]:
             raise SnapshotDamaged(f"snapshot {name}: {path.name} is not what was written (its SHA-256 differs); take another snapshot")
 
 
@@ -127,8 +135,9 @@ def records(folder: Path, snapshot: Snapshot, limits: Limits) -> Iterator[list[R
 def _sweep(folder: Path) -> None:
     """Remove what processes that died left behind."""
     for path in folder.glob(".*"):
-        if time.time() - path.stat().st_mtime > _ABANDONED_S:
-            shutil.rmtree(path, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process has just finished it, or swept it up
+            if time.time() - path.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _copy(db: sqlite3.Connection, collection_id: int, path: Path) -> int:
@@ -167,8 +176,3 @@ def _manifest(folder: Path, name: str) -> dict[str, Any]:
     if found != FORMAT or not isinstance(manifest.get("files"), dict):
         raise SnapshotDamaged(f"snapshot {name}: {_MANIFEST} has format {found!r}; this bindery reads {FORMAT}")
     return dict(manifest)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

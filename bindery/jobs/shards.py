@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
-import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,6 +22,7 @@ from bindery.collections.fields import check_fields
 from bindery.collections.model import FieldType
 from bindery.collections.portable_parquet import ROWS_PER_FILE, ShardWriter, items_between, pyarrow, row_count
 from bindery.collections.records import to_record
+from bindery.disk import to_disk
 from bindery.errors import AlreadyExists, BinderyError, InvalidParameter, JobState, StorageFull
 from bindery.jobs.executor import Crew
 from bindery.jobs.ledger import Ledger
@@ -84,7 +84,7 @@ class InShards:
         for name in self._old:
             (self._out / name).unlink()
         if self._new or self._old:
-            _sync(self._out)
+            to_disk(self._out)
         self._new, self._old = [], []
 
     def discard(self) -> None:
@@ -142,7 +142,7 @@ class InShards:
             with ShardWriter(self._home / name, self._definition) as writer:
                 for items in groups:
                     writer.write(items)
-            _sync(self._home / name)
+            to_disk(self._home / name)
         except OSError as error:
             raise _writing_error(self._home / name, error) from error
         self._new.append(name)
@@ -159,7 +159,7 @@ class InShards:
         for path in self._out.glob("part-*.parquet"):
             if path.name not in known:
                 path.unlink()
-        _sync(self._out)
+        to_disk(self._out)
 
 
 @contextmanager
@@ -207,14 +207,6 @@ def in_shards(out: Path, ledger: Ledger) -> OpenTarget:
 
 def _is_of(id: str, names: set[str]) -> bool:
     return id in names or (id.rpartition("#")[0] in names and is_clip_of(id, id.rpartition("#")[0]))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _writing_error(path: Path, error: OSError) -> BinderyError:

@@ -146,7 +146,7 @@ def test_a_full_disk_is_told_and_changes_nothing(tmp_path: Path, opened: Opening
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(segment_files, "_to_disk", full)
+        patch.setattr(segment_files, "to_disk", full)
         with pytest.raises(StorageFull, match="items themselves are safe"):
             collection.seal()
     assert [path.name for path in (tmp_path / "segments" / str(collection.id)).iterdir()] == ["building.lock"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -8,8 +9,8 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from bindery.collections import Item, Query, Store
-from bindery.errors import AlreadyExists, BinderyError, SnapshotDamaged, UnknownCollection, UnknownSnapshot
+from bindery.collections import Item, Query, Store, snapshots
+from bindery.errors import AlreadyExists, BinderyError, SnapshotDamaged, StorageFull, UnknownCollection, UnknownSnapshot
 from tests.collections.items import DIMENSION
 
 RNG = np.random.default_rng(0)
@@ -72,6 +73,14 @@ def test_a_process_that_dies_while_deleting_leaves_no_half_snapshot_and_its_rest
     store.snapshot("things")
     assert not rest.exists()
     store.restore("things", kept.name)
+
+
+def test_a_snapshot_that_the_disk_has_no_room_for_is_told_of_and_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(store)
+    monkeypatch.setattr(snapshots, "to_disk", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(StorageFull, match="for a snapshot"):
+        store.snapshot("things")
+    assert list((store.data_dir / "snapshots").iterdir()) == []
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "gone", "manifest"])

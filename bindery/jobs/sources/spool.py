@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
 from io import FileIO
 from itertools import chain
 
-from bindery.errors import StorageFull
+from bindery.disk import full_disk_told
 from bindery.limits import MIB
 from bindery.media.source import Source
 from bindery.scratch import scratch_folder, sweep
@@ -34,7 +33,7 @@ def spooled(name: str, pieces: Iterable[bytes]) -> Iterator[Source]:
         return
     _sweep_once(tempfile.gettempdir())
     with ExitStack() as stack:
-        with _full_disk_in_words():
+        with _full_disk_told():
             path = stack.enter_context(scratch_folder("source")) / "bytes"
             file = stack.enter_context(path.open("wb", buffering=0))  # so that nothing is left to be written by closing it
         for piece in chain(held, rest):
@@ -45,21 +44,13 @@ def spooled(name: str, pieces: Iterable[bytes]) -> Iterator[Source]:
 
 def _write(file: FileIO, piece: bytes) -> None:
     rest = memoryview(piece)
-    with _full_disk_in_words():
+    with _full_disk_told():
         while rest:
             rest = rest[file.write(rest) :]
 
 
-@contextmanager
-def _full_disk_in_words() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise StorageFull(
-            f"no space left in {tempfile.gettempdir()} for a file of the source; free some, and go on with the job"
-        ) from error
+def _full_disk_told() -> AbstractContextManager[None]:
+    return full_disk_told(f"no space left in {tempfile.gettempdir()} for a file of the source; free some, and go on with the job")
 
 
 @cache
