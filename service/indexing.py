@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from bindery.bundle import Bundle
 from bindery.collections import Collection, ItemResult, new_item_id
@@ -26,7 +26,7 @@ from service.exchange import Exchange
 from service.inputs import Item, check_count, form_item, given_vector, item_of, modality_of, split_fields
 from service.json_body import load
 from service.multipart import FieldPart, FilePart, Part
-from service.problems import Several, invalid_parameters
+from service.problems import Several, validated
 from service.schemas.collections import ItemInput
 from service.schemas.embed import Strict
 
@@ -84,10 +84,7 @@ def form_entries(parts: Sequence[Part], bundle: Bundle, limits: Limits) -> list[
     inputs = [part for part in parts if part.field in ("file", "text")]
     fields = [(part.field, part.text) for part in parts if isinstance(part, FieldPart) and part.field != "text"]
     values, rest = split_fields(fields, ItemsForm)
-    try:
-        form = ItemsForm.model_validate(values)
-    except ValidationError as error:
-        raise invalid_parameters(error) from error
+    form = validated(ItemsForm, values)
     kind = bundle.modality(form.modality).kind
     time = {name: _seconds(name, str(rest[name])) for name in ("start", "end") if name in rest}
     options = parse_options(kind, _options(kind, rest))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.requests import Request
 
 from bindery.bundle import Bundle
@@ -28,7 +28,7 @@ from service.body import chunks_of
 from service.exchange import exchange_of
 from service.json_body import is_json, media_type, off_loop, read_json
 from service.multipart import FieldPart, FilePart, Part, read_form
-from service.problems import invalid_parameters
+from service.problems import validated
 from service.remote import Remote
 from service.schemas.embed import InputsBody, MediaInput, Parameters, repeated
 from service.schemas.similarity import AnyInput
@@ -88,7 +88,7 @@ async def read_inputs(request: Request, modality: str, body: type[InputsBody], p
             name = values.pop("name", "body")
             options = parse_options(kind, rest)
             item = _media_item(Source(str(name), source.path, source.data), modality, kind, options, "/inputs/0", state.limits)
-            yield Inputs(engine, [item], _parameters(parameters, values))
+            yield Inputs(engine, [item], validated(parameters, values))
 
 
 def check_count(count: int, kind: str, limits: Limits, pointer: str = "/inputs") -> None:
@@ -221,7 +221,7 @@ def _form_inputs(parts: Sequence[Part], modality: str, engine: Engine, parameter
     )
     options = parse_options(kind, rest)
     items = [form_item(part, f"/inputs/{index}", modality, kind, options, limits) for index, part in enumerate(inputs)]
-    return Inputs(engine, items, _parameters(parameters, values))
+    return Inputs(engine, items, validated(parameters, values))
 
 
 @asynccontextmanager
@@ -260,13 +260,6 @@ def split_fields(pairs: Sequence[tuple[str, str]], parameters: type[BaseModel]) 
         else:
             rest[name] = text
     return values, rest
-
-
-def _parameters(parameters: type[P], values: Mapping[str, Any]) -> P:
-    try:
-        return parameters.model_validate(values)
-    except ValidationError as error:
-        raise invalid_parameters(error) from error
 
 
 def _bounded(data: bytes, name: str, limits: Limits) -> bytes:

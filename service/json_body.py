@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.requests import Request
 
 from bindery.errors import MalformedJson, TooManyBytes, UnsupportedMedia
@@ -18,7 +18,7 @@ from bindery.limits import Limits
 from service.attached import LEAST_BYTES, attach, detach
 from service.body import read_whole
 from service.exchange import exchange_of
-from service.problems import invalid_parameters
+from service.problems import validated
 from service.spool import writing
 from service.state import state_of
 
@@ -65,7 +65,7 @@ async def off_loop(size_bytes: int, work: Callable[..., T], *arguments: Any) -> 
 
 
 def parse(body: bytes | bytearray | str, model: type[M]) -> M:
-    return _validated(load(body), model)
+    return validated(model, load(body))
 
 
 def _parse_short(body: bytes | bytearray, model: type[M], limits: Limits) -> M:
@@ -88,7 +88,7 @@ def _parse_long(body: bytearray, model: type[M], folder: Path, limits: Limits) -
             "send less, or in several requests"
         )
     _check_values(rest, limits)
-    return _validated(attach(load(rest), files), model)
+    return validated(model, attach(load(rest), files))
 
 
 def _check_values(body: bytes | bytearray, limits: Limits) -> None:
@@ -106,13 +106,6 @@ def _values(body: bytes | bytearray) -> int:
     return sum(
         weight * body.count(mark, at, at + LEAST_BYTES) for at in range(0, len(body), LEAST_BYTES) for mark, weight in weights.items()
     )
-
-
-def _validated(document: Any, model: type[M]) -> M:
-    try:
-        return model.model_validate(document)
-    except ValidationError as error:
-        raise invalid_parameters(error) from error
 
 
 def load(body: bytes | bytearray | str, field: str | None = None) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -22,6 +22,8 @@ OPENAI_PATH = "/v1/embeddings"
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 TOLD = 100  # faults of one body
 RETRY_AFTER_MS = 1000  # for an error that may pass by itself and does not know when
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class ErrorEntry(BaseModel):
@@ -102,6 +104,14 @@ def invalid_parameters(error: ValidationError | RequestValidationError, prefix: 
         detail = f"{field} {reason}" if one["type"] == "extra_forbidden" else f"{field}: {reason}"
         found.append((pointer or "/", InvalidParameter(detail, pointer=pointer or "/")))
     return Several(found)
+
+
+def validated(model: type[M], values: Any) -> M:
+    """Raises `Several`: each fault of the values as an `invalid_parameter`."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise invalid_parameters(error) from error
 
 
 async def _on_known(request: Request, error: Exception) -> Response:

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
 from bindery.bundle import Bundle
 from bindery.collections import Collection, Query, SearchResult
 from bindery.engine.embedded import Embedded
@@ -22,7 +20,7 @@ from service.exchange import Exchange
 from service.inputs import Item, form_item, given_vector, item_of, modality_of, split_fields
 from service.json_body import load
 from service.multipart import FieldPart, FilePart, Part
-from service.problems import invalid_parameters
+from service.problems import validated
 from service.schemas.collections import MixPart, SearchBody
 from service.schemas.similarity import AnyInput
 
@@ -70,10 +68,7 @@ def form_question(parts: Sequence[Part], bundle: Bundle, limits: Limits) -> Ques
         if name in values:
             text = values[name]
             values[name] = load(text[0] if isinstance(text, list) else text, name)
-    try:
-        body = SearchBody.model_validate(values | ({"options": options} if options else {}))
-    except ValidationError as error:
-        raise invalid_parameters(error) from error
+    body = validated(SearchBody, values | ({"options": options} if options else {}))
     if not files:
         return json_question(body, bundle, limits)
     if len(files) > 1 or files[0].field != "file" or any(getattr(body, way) is not None for way in WAYS):
