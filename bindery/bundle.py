@@ -100,6 +100,9 @@ class Modality(_Frozen):
     def kind(self) -> str:
         return self.spec.kind
 
+    def artefact(self, precision: str) -> Artefact | None:
+        return next((artefact for artefact in self.artefacts if artefact.precision == precision), None)
+
     @model_validator(mode="after")
     def _prompts_have_a_place(self) -> Modality:
         for prompt in self.prompts:

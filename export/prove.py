@@ -156,18 +156,17 @@ def _prepared(exact: Embedder, name: str, path: Path) -> Tensors:
 
 
 def _exact(modality: Modality) -> Artefact:
-    for artefact in modality.artefacts:
-        if artefact.precision == "exact":
-            return artefact
-    raise ExportError("the bundle has no exact graph to measure against; export it again")
+    exact = modality.artefact("exact")
+    if exact is None:
+        raise ExportError("the bundle has no exact graph to measure against; export it again")
+    return exact
 
 
 def _candidate(bundle: Bundle, name: str, precision: Reduced, kept: contextlib.ExitStack) -> Artefact:
     """The artefact to measure: the one that an earlier proof left, or a new one, whose graph vanishes with ``kept``."""
-    artefacts = bundle.modality(name).artefacts
-    for artefact in artefacts:
-        if artefact.precision == precision:
-            return artefact
+    proved = bundle.modality(name).artefact(precision)
+    if proved is not None:
+        return proved
     exact = _exact(bundle.modality(name))
     reduced = exact.model_copy(update={"precision": precision})
     if precision == "bf16" or exact.weights == "int8":

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from bindery.bundle import Artefact, Bundle, Modality
+from bindery.bundle import Bundle
 from bindery.runtime.open import open_encoder
 from bindery.spec import TextSpec
 from export.errors import ExportError, ExportUsageError
@@ -106,7 +106,9 @@ def _source(bundle: Bundle, name: str) -> TowerSource:
 
 def _compared(bundle: Bundle, name: str) -> Tower:
     """Raises `ExportError` when tower and graph give different vectors."""
-    artefact = _exact(bundle.modality(name))
+    artefact = bundle.modality(name).artefact("exact")
+    if artefact is None:
+        raise ExportError("the bundle has no exact graph to read a tower from")
     tower = read_tower(bundle.path(artefact.path))
     spec = bundle.modality(name).spec
     items = synthetic(spec, tower, 2, bundle.path(spec.tokenizer) if isinstance(spec, TextSpec) else bundle.root)
@@ -115,13 +117,6 @@ def _compared(bundle: Bundle, name: str) -> Tower:
     if not parity.cosine_min >= LEAST_COSINE:
         raise ExportError(f"{name}: what was read back of the graph gives other vectors than the graph: cosine {parity.cosine_min:.6f}")
     return tower
-
-
-def _exact(modality: Modality) -> Artefact:
-    for artefact in modality.artefacts:
-        if artefact.precision == "exact":
-            return artefact
-    raise ExportError("the bundle has no exact graph to read a tower from")
 
 
 def _start(array: NDArray) -> bytes:

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from bindery import errors as e
-from bindery.bundle import Artefact, Parity
 from bindery.engine.engine import Engine
 from service.answers import Json
 from service.json_body import read_json
@@ -98,7 +97,7 @@ def _model(engine: Engine, default: Engine) -> dict[str, Any]:
 
 def _tower(engine: Engine, name: str) -> dict[str, Any]:
     encoder, entry = engine.encoders[name], engine.bundle.modality(name)
-    parity = _parity(entry.artefacts, encoder.precision)
+    artefact = entry.artefact(encoder.precision)
     return {
         "kind": entry.kind,
         "precision": encoder.precision,
@@ -110,9 +109,5 @@ def _tower(engine: Engine, name: str) -> dict[str, Any]:
         "logit_scale": entry.logit_scale,
         "min_similarity": entry.min_similarity,
         "prompts": entry.prompts,
-        "parity": None if parity is None else parity.model_dump(),
+        "parity": None if artefact is None else artefact.parity.model_dump(),
     }
-
-
-def _parity(artefacts: tuple[Artefact, ...], precision: str) -> Parity | None:
-    return next((one.parity for one in artefacts if one.precision == precision), None)
