@@ -12,6 +12,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bindery.cli.console import complain, note, progress_console
+from bindery.cli.options import validated
 from bindery.extras import needing
 
 if TYPE_CHECKING:
@@ -40,16 +41,9 @@ class ClipBy(StrEnum):
 
 def job_spec(**given: object) -> JobSpec:
     """Raises `InvalidParameter`."""
-    from pydantic import ValidationError
-
-    from bindery.errors import InvalidParameter
     from bindery.jobs.spec import JobSpec
 
-    try:
-        return JobSpec.model_validate(given)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise InvalidParameter(f"{first['loc'][0]}: {first['msg']}") from error
+    return validated(JobSpec, given)
 
 
 def _job(ledger: Ledger, spec: JobSpec) -> Job:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from bindery.cli.console import note, print_table
-from bindery.cli.options import settings_of
+from bindery.cli.options import settings_of, validated
 from bindery.errors import InvalidParameter
-
-if TYPE_CHECKING:
-    from bindery.keys import Key
 
 app = typer.Typer(help="Make and list API keys.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -30,7 +27,8 @@ def new(name: Name, scope: Scopes, file: File = None, requests_per_minute: Rate 
     from bindery import keys
 
     secret = keys.new_key()
-    row = _row(name=name, sha256=keys.digest(secret), scopes=scope, requests_per_minute=requests_per_minute, inflight=inflight)
+    shares = {"requests_per_minute": requests_per_minute, "inflight": inflight}
+    row = validated(keys.Key, {"name": name, "sha256": keys.digest(secret), "scopes": scope, **shares})
     path = file or settings_of().keys_file
     if path is None:
         note(f"Store this row in the file that BINDERY_KEYS_FILE names:\n\n{keys.row_text(row)}")
@@ -63,19 +61,6 @@ def hash_key() -> None:
     if len(secret) < keys.SHORTEST or not secret.isascii() or not secret.isprintable() or " " in secret:
         raise InvalidParameter(f"a key has at least {keys.SHORTEST} ASCII characters without blanks; `bindery keys new` makes a good one")
     typer.echo(keys.digest(secret))
-
-
-def _row(**fields: object) -> Key:
-    """Raises `InvalidParameter` that names the option."""
-    from pydantic import ValidationError
-
-    from bindery.keys import Key
-
-    try:
-        return Key.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise InvalidParameter(f"{first['loc'][0]}: {first['msg']}") from error
 
 
 def _bound(value: int | None) -> str:

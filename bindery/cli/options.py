@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from bindery.errors import InvalidParameter
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from bindery.collections import Definition
     from bindery.embedder import Embedder
     from bindery.settings import Settings
+
+M = TypeVar("M", bound="BaseModel")
 
 Bundle = Annotated[str | None, typer.Option("--bundle", help="A bundle's name or directory [default: BINDERY_BUNDLE, or starter].")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where collections live [default: BINDERY_DATA_DIR, or ./data].")]
@@ -43,6 +47,17 @@ def settings_of(**given: object) -> Settings:
         raise InvalidParameter(f"setting {name}: {first['msg']}{shown}") from error
     except SettingsError as error:
         raise InvalidParameter(f"the environment: {error}; lists and objects are written as JSON") from error
+
+
+def validated(model: type[M], given: Mapping[str, object]) -> M:
+    """What was given on the command line as ``model``. Raises `InvalidParameter` that names the option."""
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise InvalidParameter(f"{first['loc'][0]}: {first['msg']}") from error
 
 
 def open_model(settings: Settings) -> Embedder:
