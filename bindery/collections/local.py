@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +15,7 @@ from bindery.collections import catalog, registry
 from bindery.collections.allowed import Filters
 from bindery.collections.catalog import StoredItem
 from bindery.collections.clips import media_among
+from bindery.collections.cursor import decode_cursor, encode_cursor, no_cursor
 from bindery.collections.database import Database
 from bindery.collections.filters import Condition
 from bindery.collections.flat import Keys
@@ -29,7 +28,7 @@ from bindery.collections.resident import ResidentVectors
 from bindery.collections.sealing import Background, Sealer
 from bindery.collections.tiers import Tiers
 from bindery.collections.tuning import RecentQueries, Tuner
-from bindery.errors import InvalidParameter, UnknownCollection, UnknownItem
+from bindery.errors import UnknownCollection, UnknownItem
 from bindery.limits import Limits
 from bindery.vectors import Vectors
 
@@ -139,13 +138,13 @@ class LocalCollection:
 
     def page(self, limit: int = 100, cursor: str | None = None, filter: Mapping[str, Any] | None = None) -> Page:
         check_page(limit, self._limits)
-        after = 0 if cursor is None else _decode_cursor(cursor)
+        after = 0 if cursor is None else _key_of(cursor)
         condition = check_filter(filter, self.definition, self._limits)
         with self._database.reading() as db:
             self._generation(db)
             stored = catalog.page(db, self.id, after, limit + 1, condition)
         more = len(stored) > limit
-        return Page([_to_item(item) for item in stored[:limit]], _encode_cursor(stored[limit - 1].key) if more else None)
+        return Page([_to_item(item) for item in stored[:limit]], encode_cursor(str(stored[limit - 1].key)) if more else None)
 
     def content_hashes(self, ids: Iterable[str]) -> dict[str, str | None]:
         with self._database.reading() as db:
@@ -300,16 +299,8 @@ def _to_hit(stored: StoredItem, score: float) -> Hit:
     return Hit(stored.id, score, stored.modality, stored.uri, stored.start_s, stored.end_s, stored.metadata, embedding)
 
 
-def _encode_cursor(key: int) -> str:
-    return base64.urlsafe_b64encode(f"after:{key}".encode()).decode().rstrip("=")
-
-
-def _decode_cursor(cursor: str) -> int:
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
-        key = int(text.removeprefix("after:"))
-    except (ValueError, binascii.Error):
-        key = -1
-    if not 0 <= key < 2**63 or _encode_cursor(key) != cursor:
-        raise InvalidParameter("cursor is not one that a page gave; start again without it", pointer="/cursor")
-    return key
+def _key_of(cursor: str) -> int:
+    place = decode_cursor(cursor)
+    if not place.isdecimal() or not 0 <= int(place) < 2**63 or str(int(place)) != place:
+        raise no_cursor()
+    return int(place)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import itertools
 import threading
 import time
@@ -13,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bindery.collections.clips import clip_range, is_clip_of, media_among
+from bindery.collections.cursor import decode_cursor, encode_cursor
 from bindery.collections.milvus.connection import MOST_ROWS, Connection, Row
 from bindery.collections.milvus.expressions import EVERYTHING, all_of, among, text, to_expression
 from bindery.collections.milvus.rows import (
@@ -29,7 +28,7 @@ from bindery.collections.milvus.rows import (
 from bindery.collections.model import CollectionState, Definition, Item, ItemResult, Page, Query, SearchResult
 from bindery.collections.queries import check_filter, check_one_way, check_page, check_query
 from bindery.collections.records import check_vector, encode_metadata, merged, to_records
-from bindery.errors import InvalidParameter, NotOffered, UnknownCollection, UnknownItem
+from bindery.errors import NotOffered, UnknownCollection, UnknownItem
 from bindery.limits import MIB, Limits
 from bindery.vectors import Vectors
 
@@ -109,12 +108,12 @@ class MilvusCollection:
 
     def page(self, limit: int = 100, cursor: str | None = None, filter: Mapping[str, Any] | None = None) -> Page:
         check_page(limit, self._limits)
-        after = "" if cursor is None else f"id > {text(_decode_cursor(cursor))}"
+        after = "" if cursor is None else f"id > {text(decode_cursor(cursor))}"
         condition = check_filter(filter, self.definition, self._limits)
         where = "" if condition is None else to_expression(condition, self._columns)
         with self._there():
             rows = self._milvus.rows(self.place, all_of(after, where) or EVERYTHING, self._all, limit + 1)
-        return Page([to_item(row) for row in rows[:limit]], _encode_cursor(rows[limit - 1]["id"]) if len(rows) > limit else None)
+        return Page([to_item(row) for row in rows[:limit]], encode_cursor(rows[limit - 1]["id"]) if len(rows) > limit else None)
 
     def content_hashes(self, ids: Iterable[str]) -> dict[str, str | None]:
         found: dict[str, str | None] = {}
@@ -275,18 +274,3 @@ def _requests(rows: Iterable[Row]) -> Iterator[list[Row]]:
         size += own
     if request:
         yield request
-
-
-def _encode_cursor(id: str) -> str:
-    return base64.urlsafe_b64encode(f"after:{id}".encode()).decode().rstrip("=")
-
-
-def _decode_cursor(cursor: str) -> str:
-    try:
-        whole = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except (ValueError, binascii.Error):
-        whole = ""
-    id = whole.removeprefix("after:")
-    if not whole.startswith("after:") or not id or _encode_cursor(id) != cursor:
-        raise InvalidParameter("cursor is not one that a page gave; start again without it", pointer="/cursor")
-    return id
