@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -20,25 +17,20 @@ from typing import Any
 
 import httpx
 import numpy as np
+from server_process import serving
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from bindery.runtime.processor import processor_name  # noqa: E402
 from tests.hostile.make import Hostile, hostile_set  # noqa: E402 - the set lives with the tests
 
 RESULT = ROOT / "bench/results/hostile.json"
 
 
 def main() -> None:
-    address = free_address()
-    with tempfile.TemporaryDirectory() as data:
-        command = [sys.executable, "-m", "bindery.cli.main", "serve", "--port", address.rpartition(":")[2], "--data-dir", data]
-        server = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-        try:
-            result = run(address, server.pid)
-        finally:
-            server.terminate()
-            server.wait(60)
+    with tempfile.TemporaryDirectory() as data, serving("starter", Path(data)) as server:
+        result = run(server.url, server.process.pid)
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps({key: value for key, value in result.items() if key != "files"}, indent=1))
@@ -47,7 +39,6 @@ def main() -> None:
 def run(address: str, server: int) -> dict[str, Any]:
     with httpx.Client(base_url=address, timeout=60) as client:
         prepared = [(hostile, hostile.make()) for hostile in hostile_set()]  # before the clock: making them keeps this process busy
-        wait_until_ready(client)
         load = os.getloadavg()[0]
         live, done = LiveProbe(address), threading.Event()
         probing = threading.Thread(target=live.run, args=(done,))
@@ -64,7 +55,7 @@ def run(address: str, server: int) -> dict[str, Any]:
     return {
         "what": "tests/hostile posted to bindery serve (starter, default limits) one by one, /livez asked every 20 ms beside it",
         "command": "python bench/hostile.py",
-        "processor": processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "load_average_before": round(load, 1),
         "files_sent": len(files),
@@ -137,29 +128,6 @@ def note_peaks(server: int, peaks: dict[str, int]) -> None:
 def parent_of(status: str) -> int:
     found = re.search(r"PPid:\s+(\d+)", status)
     return int(found[1]) if found else 0
-
-
-def processor() -> str:
-    models = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return models[0] if models else platform.processor()
-
-
-def free_address() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
-
-
-def wait_until_ready(client: httpx.Client) -> None:
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        try:
-            if client.get("/readyz").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise SystemExit("the server did not become ready")
 
 
 if __name__ == "__main__":

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from closed_loop import Tally, ask
-from hostile import ROOT, processor
+from hostile import ROOT
 from server_process import serving
 
 from bindery.traffic.mix import Parcel
 
 sys.path.insert(0, str(ROOT))
+from bindery.runtime.processor import processor_name
 from tests.toybundle import build_toy_bundle
 
 RESULT = ROOT / "bench/results/http_cost.json"
@@ -52,7 +53,7 @@ def main() -> None:
     result = {
         "what": "processor time of the server's process for requests of short texts, toy bundle beside starter, 16 callers, no cache",
         "command": "python bench/http_cost.py",
-        "processor": processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 1),
         "shapes": shapes,

@@ -18,11 +18,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hostile import ROOT, processor
+from hostile import ROOT
 from http_cost import NO_CACHE, asked, cpu_s
 from server_process import Server, serving
 
 sys.path.insert(0, str(ROOT))
+from bindery.runtime.processor import processor_name
 from tests.toybundle import build_toy_bundle
 
 RESULT = ROOT / "bench/results/http_workers.json"
@@ -45,7 +46,7 @@ def main() -> None:
     result = {
         "what": "processor time by process for requests of short texts, toy bundle, 16 callers, no cache; the higher of two rounds",
         "command": "python bench/http_workers.py",
-        "processor": processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 1),
         "shapes": {shape: summary({count: found[count][shape] for count in WORKERS}) for shape in SHAPES},

@@ -10,8 +10,6 @@ import io
 import json
 import multiprocessing
 import os
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -21,7 +19,10 @@ from typing import Any
 
 import httpx
 import numpy as np
-from hostile import ROOT, LiveProbe, free_address, processor, wait_until_ready
+from hostile import ROOT, LiveProbe
+from server_process import serving
+
+from bindery.runtime.processor import processor_name
 
 RESULT = ROOT / "bench/results/livez.json"
 JSON = {"Content-Type": "application/json"}
@@ -34,7 +35,7 @@ def main() -> None:
     result = {
         "what": "large JSON bodies posted to bindery serve (starter) one by one, three times each, /livez asked every 20 ms beside them",
         "command": "python bench/livez.py",
-        "processor": processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "load_average_before": round(os.getloadavg()[0], 1),
         "taken_out": measured({}),
@@ -45,19 +46,10 @@ def main() -> None:
 
 
 def measured(settings: dict[str, str]) -> dict[str, Any]:
-    address = free_address()
-    with tempfile.TemporaryDirectory() as data:
-        command = [sys.executable, "-m", "bindery.cli.main", "serve", "--port", address.rpartition(":")[2], "--data-dir", data]
-        server = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=os.environ | settings)  # noqa: TID251 - the child's
-        try:
-            with httpx.Client(base_url=address, timeout=120) as client:
-                wait_until_ready(client)
-                client.put("/v1/collections/vectors").raise_for_status()
-                wanted = {name: one for name, one in bodies().items() if not settings or name == SOUND}  # the others need no comparison
-                return {"nothing else": alone(address)} | {name: asked(address, path, body) for name, (path, body) in wanted.items()}
-        finally:
-            server.terminate()
-            server.wait(60)
+    with tempfile.TemporaryDirectory() as data, serving("starter", Path(data), settings) as server:
+        httpx.put(f"{server.url}/v1/collections/vectors").raise_for_status()
+        wanted = {name: one for name, one in bodies().items() if not settings or name == SOUND}  # the others need no comparison
+        return {"nothing else": alone(server.url)} | {name: asked(server.url, path, body) for name, (path, body) in wanted.items()}
 
 
 def asked(address: str, path: str, body: bytes) -> dict[str, Any]:

@@ -20,7 +20,6 @@ import http.client
 import json
 import os
 import pickle
-import platform
 import subprocess
 import sys
 import tempfile
@@ -40,6 +39,7 @@ from server_process import serving
 from bindery.bundle import find_bundle, open_bundle
 from bindery.collections import Item, Query, Store
 from bindery.collections.tiers import Tiers
+from bindery.runtime.processor import processor_name
 
 RESULT = Path(__file__).parent / "results" / "search.json"
 WANTED = 0.98
@@ -347,15 +347,10 @@ def run_part(part: str, folder: Path) -> None:
     print(json.dumps(told))
 
 
-def processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def main(sizes: Sequence[int], without: Sequence[str], only: Sequence[str], *, keep: bool) -> None:
     for rows in sizes:
         about: Told = {
-            "processor": processor(),
+            "processor": processor_name(),
             "cores": len(os.sched_getaffinity(0)),
             "faiss": f"{faiss.__version__}, {faiss.get_compile_options().strip()}",
             "load_before": round(os.getloadavg()[0], 2),
