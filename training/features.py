@@ -107,7 +107,9 @@ def features_key(tower: HeadedTower, decoder: Decoder, meaning: str) -> str:
 def save_views(path: Path, views: FeatureViews) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     words = {"items": json.dumps([item.id for item in views.items]), "skipped": json.dumps(views.skipped)}
-    save_file({FEATURES: views.features.contiguous()}, path, metadata=words)
+    unfinished = path.with_suffix(".unfinished")  # else what a killed run left would be taken for whole by the next
+    save_file({FEATURES: views.features.contiguous()}, unfinished, metadata=words)
+    unfinished.replace(path)
 
 
 def load_views(path: Path, items: Sequence[Item]) -> FeatureViews:
