@@ -107,15 +107,7 @@ def write_bundle(out: Path, sources: Sequence[TowerSource], order: BundleOrder) 
             if isinstance(spec, TextSpec):
                 assert source.tokenizer is not None
                 space = space_of(tower, spec, source.tokenizer)
-            artefact, canary = _export(staging, source, tower, order, shared)
-            modalities[source.modality] = Modality(
-                spec=spec,
-                artefacts=(artefact,),
-                canary=canary,
-                logit_scale=source.logit_scale,
-                min_similarity=source.min_similarity,
-                prompts=source.prompts or ("{}",),
-            )
+            modalities[source.modality] = _export(staging, source, spec, tower, order, shared)
         return _finish(staging, modalities, dimensions, space, order)
 
 
@@ -135,15 +127,7 @@ def extend_bundle(out: Path, bundle: Bundle, sources: Sequence[TowerSource], ord
             tower = source.tower()
             if tower.dimension != known.dimension:
                 raise ExportError(f"{source.modality}: vectors of {tower.dimension} values; the space has {known.dimension}")
-            artefact, canary = _export(staging, source, tower, order, None)
-            modalities[source.modality] = Modality(
-                spec=source.spec,
-                artefacts=(artefact,),
-                canary=canary,
-                logit_scale=source.logit_scale,
-                min_similarity=source.min_similarity,
-                prompts=source.prompts or ("{}",),
-            )
+            modalities[source.modality] = _export(staging, source, source.spec, tower, order, None)
         order = replace(order, provenance=_joined(known.provenance, order.provenance))
         return _finish(staging, modalities, {"": known.dimension}, known.space, order)
 
@@ -219,9 +203,8 @@ def _tokenizer_path(source: TowerSource) -> str:
     return f"{source.modality}/tokenizer.json"
 
 
-def _export(
-    staging: Path, source: TowerSource, tower: Tower, order: BundleOrder, shared: WeightFile | None
-) -> tuple[Artefact, KnownAnswer]:
+def _export(staging: Path, source: TowerSource, spec: Spec, tower: Tower, order: BundleOrder, shared: WeightFile | None) -> Modality:
+    """``spec``: the source's, as the bundle has it."""
     check_fit(source.modality, source.spec, tower)
     storage, max_batch = order.storage_of(source), order.batch_of(source)
     batches = batch_sizes(max_batch)
@@ -248,7 +231,14 @@ def _export(
     parity = measure(encoder, items, reference_vectors(tower, items), batches, pad_id)
     require(parity, order.floor_of(source), source.modality)
     log.info("%s: cosine %.7f, component %.1e", source.modality, parity.cosine_min, parity.max_abs)
-    return artefact.model_copy(update={"parity": parity}), _canary(encoder, source.spec, artefact, tokenizer)
+    return Modality(
+        spec=spec,
+        artefacts=(artefact.model_copy(update={"parity": parity}),),
+        canary=_canary(encoder, source.spec, artefact, tokenizer),
+        logit_scale=source.logit_scale,
+        min_similarity=source.min_similarity,
+        prompts=source.prompts or ("{}",),
+    )
 
 
 def _canary(encoder: Encoder, spec: Spec, artefact: Artefact, tokenizer: Path) -> KnownAnswer:
