@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from bindery.bundle import MANIFEST, Artefact, Bundle, FileEntry, Manifest, Modality, Parity, file_digest, open_bundle
 from bindery.decoded import Tensors
+from bindery.disk import to_disk
 from bindery.embedder import Embedder
 from bindery.errors import InternalError
 from bindery.kinds import KINDS, parse_options
@@ -284,10 +285,10 @@ def replace_manifest(root: Path, manifest: Manifest) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(manifest.model_dump_json(indent=1) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        to_disk(Path(name))
         os.chmod(name, (root / MANIFEST).stat().st_mode & 0o777)
         os.replace(name, root / MANIFEST)
+        to_disk(root)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
