@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
+from bindery.disk import full_disk_told
 from bindery.errors import DeadlineExceeded, UrlFetchFailed
 from bindery.limits import Limits
 from bindery.media.fetch import Resolve, UrlPolicy, check_url, fetch, resolve
@@ -50,11 +52,13 @@ class Fetcher:
     async def fetch(self, remote: Remote, folder: Path, deadline: float) -> Source:
         """The file, in ``folder``, which is the caller's to delete.
 
-        ``deadline`` is the request's, on `time.monotonic`. Raises what `bindery.media.fetch.fetch` raises, and `DeadlineExceeded`.
+        ``deadline`` is the request's, on `time.monotonic`. Raises what `bindery.media.fetch.fetch` raises, and
+        `DeadlineExceeded`.
         """
         check_url(remote.url, self._policy)  # what is refused anyhow waits for no thread
-        handle, name = tempfile.mkstemp(dir=folder)
-        open(handle, "rb").close()
+        with full_disk_told("what is at the URL cannot be written to the temporary folder of this server; send it again later"):
+            handle, name = tempfile.mkstemp(dir=folder)
+        os.close(handle)
         path, gone = Path(name), threading.Event()
         until = min(deadline, monotonic() + self._policy.total_seconds)
         work = self._threads.submit(fetch, remote.url, path, self._policy, deadline=until, gone=gone, resolver=self._resolver)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
 import tempfile
 import threading
@@ -11,14 +12,16 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import numpy as np
 import pytest
 
+from bindery.errors import StorageFull
 from bindery.limits import Limits
 from bindery.settings import Settings
-from service.remote import Fetcher, policy_of
+from service.remote import Fetcher, Remote, policy_of
 from tests.media.test_fetch import Names, Site, leads_to, sends
 from tests.service.conftest import served
 from tests.service.media import png, wav
@@ -185,3 +188,14 @@ def test_the_settings_become_the_policy(toy_settings: Settings) -> None:
 
 def test_the_tests_names_are_no_addresses() -> None:
     assert NAMES("files.example", 80) == [ip_address("127.0.0.1")]
+
+
+async def test_a_full_temporary_folder_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(url_inputs="https")
+    fetcher = Fetcher(policy_of(settings), settings.limits, NAMES)
+    monkeypatch.setattr(tempfile, "mkstemp", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    try:
+        with pytest.raises(StorageFull, match="temporary folder"):
+            await fetcher.fetch(Remote("https://files.example/a.png", "a"), tmp_path, time.monotonic() + 10)
+    finally:
+        fetcher.close()
