@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import re
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import get_args
@@ -49,7 +49,7 @@ class Exchange:
     def begin(cls, headers: Headers, fetcher: Fetcher) -> Exchange:
         """The caller's id when it is short and harmless, else a new one."""
         given = headers.get("x-request-id", "")
-        return cls(given if _SAFE_ID.fullmatch(given) else uuid.uuid4().hex, fetcher)
+        return cls(given if _SAFE_ID.fullmatch(given) else f"{random.getrandbits(128):032x}", fetcher)  # not secret, so no system call
 
     def read(self, headers: Headers, limits: Limits) -> None:
         """Take over what the headers ask for. Raises `InvalidHeader`, `UnsupportedMedia`."""

@@ -78,8 +78,10 @@ async def test_a_failing_turn_is_passed_on() -> None:
 def test_a_thread_that_steps_back_leaves_the_process_where_it_is() -> None:
     with ThreadPoolExecutor(1, initializer=step_back_thread) as pool:
         there = pool.submit(os.getpriority, os.PRIO_PROCESS, 0).result()
+        its_child = pool.submit(lambda: ThreadPoolExecutor(1).submit(os.sched_getscheduler, 0).result()).result()
     here = os.getpriority(os.PRIO_PROCESS, 0)
     assert there == min(19, here + NICENESS)
+    assert (os.sched_getscheduler(0), its_child) == (os.SCHED_OTHER, os.SCHED_BATCH)
 
 
 def test_a_process_that_steps_back_is_behind_its_parent() -> None:
