@@ -20,6 +20,7 @@ from time import monotonic
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from bindery.errors import StorageFull, TooManyBytes, UrlFetchFailed, UrlNotAllowed
+from bindery.limits import Limits
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -27,6 +28,7 @@ Resolve = Callable[[str, int], Sequence[Address]]
 
 CHUNK_BYTES = 64 * 1024
 LONGEST_URL = 4096
+_USUAL = Limits()
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _URL_CHARACTERS = "!#$%&'()*+,/:;=?@[]~"  # what stays as it is in a path and query; the rest is escaped
@@ -61,10 +63,10 @@ class UrlPolicy:
     schemes: frozenset[str] = frozenset()
     hosts: tuple[str, ...] = ()
     ports: frozenset[int] = frozenset(_PORTS.values())
-    most_bytes: int = 64 * 1024 * 1024
-    connect_seconds: float = 5.0
-    total_seconds: float = 15.0
-    redirects: int = 3
+    most_bytes: int = _USUAL.url_bytes
+    connect_seconds: float = _USUAL.url_connect_seconds
+    total_seconds: float = _USUAL.url_seconds
+    redirects: int = _USUAL.url_redirects
     allow: tuple[Network, ...] = ()  # taken for public; for tests against servers on this machine, no setting reaches it
     tls: ssl.SSLContext | None = None  # other than the system's certificates; for the same tests
 
