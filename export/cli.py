@@ -23,7 +23,7 @@ from export.openclip import ARCHITECTURES, openclip_sources
 from export.openclip import LICENCE as OPENCLIP_LICENCE
 from export.options import BundleOptions, pairs, text_of, with_bundle_options
 from export.policy import apply_policies
-from export.prove import ProofOrder, Reduced
+from export.prove import MAX_DROP, MIN_COSINE, ProofOrder, Reduced
 from export.prove import prove as measure_and_write
 from export.read_back import bundle_sources
 from export.source import TowerSource
@@ -155,10 +155,10 @@ def prove(
     labelled: Annotated[
         list[str] | None, typer.Option(help="MODALITY=FOLDER of folders named as labels: measures top-1 too.", metavar="MODALITY=DIR")
     ] = None,
-    min_cosine: Annotated[float, typer.Option("--min-cosine", help="Floor: least cosine to the exact vector.", min=-1, max=1)] = 0.99,
+    min_cosine: Annotated[float, typer.Option("--min-cosine", help="Floor: least cosine to the exact vector.", min=-1, max=1)] = MIN_COSINE,
     max_drop: Annotated[
         float, typer.Option("--max-drop", help="Floor: most that top-1 may fall (0.005: half a point); one file always may.", min=0, max=1)
-    ] = 0.005,
+    ] = MAX_DROP,
 ) -> None:
     """Measure a reduced precision on this machine against the exact graphs, and write the proof into the manifest."""
     with _exit_codes():

@@ -44,6 +44,9 @@ T = TypeVar("T")
 BATCH_TOLERANCE = 1e-5
 """How far a vector may move with the items beside it: the house's rule for every encoder."""
 
+MIN_COSINE, MAX_DROP = 0.99, 0.005
+"""The usual floors: the least cosine of an item's two vectors, and the most that top-1 may fall, 0.005 for half a point."""
+
 MOST_FILES = 512
 """Of one folder, evenly taken: a proof, not an evaluation."""
 
@@ -58,9 +61,8 @@ class ProofOrder:
     precision: Reduced
     media: Mapping[str, Path] = field(default_factory=dict)
     labelled: Mapping[str, Path] = field(default_factory=dict)
-    min_cosine: float = 0.99
-    max_drop: float = 0.005
-    """Floors: the least cosine of an item's two vectors, and the most that top-1 may fall, 0.005 for half a point."""
+    min_cosine: float = MIN_COSINE
+    max_drop: float = MAX_DROP
 
 
 @dataclass(frozen=True, slots=True)
