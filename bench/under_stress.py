@@ -15,10 +15,11 @@ from typing import Any
 
 from closed_loop import saturate
 from server_process import Server, is_running, serving
+from standstill import Standstills, watched
 
-from bindery.traffic.generator import Plan, run_load
+from bindery.traffic.generator import Outcome, Plan, Run, run_load
 from bindery.traffic.mix import Mix, Parcel, parse_mix
-from bindery.traffic.summary import summarise
+from bindery.traffic.summary import percentiles, summarise
 
 MIX = "text=80,image=15,audio=4,video=1"
 CALLERS = 48
@@ -42,6 +43,8 @@ def overload(seconds: float, turns: int) -> dict[str, Any]:
     Two peaks, because the generator computes on the server's cores: callers that ask again when they are answered (little to
     generate, no queue), and the best goodput of the same open loop, at rates around that one. ``good_per_server_cpu_s``: what the
     server makes of a second of its own processor time, whatever the generator takes. All seeds differ, or the cache would answer.
+    Refusals are timed from when their request was due, which counts the generator's own lateness as the server's, and from when it was
+    sent; and once more without those during which the whole machine stood still (`standstill`).
     """
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as data, serving("starter", Path(data)) as server:
@@ -55,7 +58,9 @@ def overload(seconds: float, turns: int) -> dict[str, Any]:
                 seed = turn * 100 + round(rate * 10)
                 plan = Plan(server.url, rate * before.per_s, long, deadline_ms=DEADLINE_MS, connections=4096, seed=seed)
                 busy = server.cpu_s()
-                row[name] = summarise(asyncio.run(run_load(plan, parse_mix(MIX))))
+                with watched() as still:
+                    run = asyncio.run(run_load(plan, parse_mix(MIX)))
+                row[name] = summarise(run) | _beside_standstills(run, still)
                 row[name]["per_cpu_s"] = row[name]["good"] / (server.cpu_s() - busy)
             after = saturate(server.url, drawn(0, 2000 + turn), CALLERS, seconds)  # a neighbour that comes meanwhile falls on both sides
             row["closed"]["per_s"] = (before.per_s + after.per_s) / 2
@@ -64,6 +69,7 @@ def overload(seconds: float, turns: int) -> dict[str, Any]:
             print({name: round(one.get("per_s", one.get("goodput_per_s")), 1) for name, one in row.items()}, flush=True)
     flooded = [row["flood"] for row in rows]
     refused = [one["refused_latency_ms"] for one in flooded if one["refused_latency_ms"]]
+    from_sending = [one["refused_latency_ms_from_sending"]["p99"] for one in flooded if one["refused_latency_ms"]]
     errors: Counter[str] = Counter()
     for one in flooded:
         errors.update(one["errors"])
@@ -73,7 +79,8 @@ def overload(seconds: float, turns: int) -> dict[str, Any]:
 
     ratios = over("closed", "per_s")
     return {
-        "what": "goodput of an open loop at three times the closed loop's peak, over that peak, and over the best goodput of an open loop",
+        "what": "goodput of an open loop at three times the closed loop's peak, over that peak, and over the best goodput of an open loop; "
+        "refusals from when they were due (refused_ms) and from when they were sent, by a generator on the same cores",
         "mix": MIX,
         "deadline_ms": DEADLINE_MS,
         "peak_per_s": round(median(row["closed"]["per_s"] for row in rows), 1),
@@ -89,8 +96,36 @@ def overload(seconds: float, turns: int) -> dict[str, Any]:
         "refused_ms_p50": median(one["p50"] for one in refused) if refused else None,
         "refused_ms_p99": median(one["p99"] for one in refused) if refused else None,
         "refused_ms_p99_min_max": [min(one["p99"] for one in refused), max(one["p99"] for one in refused)] if refused else None,
+        "refused_from_sending_ms_p99": median(from_sending) if from_sending else None,
+        "generator_lag_ms_p99": median(one["generator_lag_ms"]["p99"] for one in flooded),
+        "machine_stood_still": _stood_still(flooded),
         "errors": dict(errors),
         "client_cpu_share": {name: median(row[name]["client_cpu_share"] for row in rows) for name in ("open", "flood")},
+    }
+
+
+def _beside_standstills(run: Run, still: Standstills) -> dict[str, Any]:
+    def alone(one: Outcome) -> bool:
+        due = run.began + one.due_s
+        return not still.between(due, due + one.latency_ms / 1000)
+
+    refused = [one for one in run.outcomes if one.status in (429, 503)]
+    ended = run.began + run.plan.duration_s
+    return {
+        "stood_still_s": [until - since for since, until in still.between(run.began, ended)] if still.known else None,
+        "refused_alone_ms": percentiles(one for one in refused if alone(one)) if still.known else {},
+    }
+
+
+def _stood_still(flooded: list[dict[str, Any]]) -> dict[str, Any] | str:
+    """What of the refusals' p99 is the machine's: both cores together may stop for tens of milliseconds where the host is short of time."""
+    known = [one for one in flooded if one["stood_still_s"] is not None]
+    if not known:
+        return "not known: it takes the right to real-time priority"
+    apart = [one["refused_alone_ms"]["p99"] for one in known if one["refused_alone_ms"]]
+    return {
+        "longest_ms_a_flood": [round(1000 * max(one["stood_still_s"], default=0.0), 1) for one in known],
+        "refused_ms_p99_at_other_times": median(apart) if apart else None,
     }
 
 

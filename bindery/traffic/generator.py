@@ -32,7 +32,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one request ended. ``status`` 0: without an answer; ``code`` says why, or is the error's code, or empty."""
+    """How one request ended. ``status`` 0: without an answer; ``code`` says why, or is the error's code, or empty.
+
+    ``lag_ms``: of its latency, how late the generator was with it, which shares its cores with the server where both are on one machine.
+    """
 
     kind: str
     due_s: float
@@ -40,6 +43,7 @@ class Outcome:
     status: int
     code: str
     poison: bool
+    lag_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,7 @@ class Run:
     plan: Plan
     outcomes: list[Outcome]
     cpu_share: float  # of one core, by this process, while requests were due
+    began: float = 0.0  # on `time.monotonic`'s clock
 
 
 async def run_load(plan: Plan, weights: dict[str, float]) -> Run:
@@ -84,10 +89,11 @@ class _OpenLoop:
             task.add_done_callback(self._open.discard)
         cpu_share = (time.process_time() - busy) / max(time.monotonic() - began, 1e-9)
         await asyncio.gather(*self._open)
-        return Run(self._plan, sorted(self._outcomes, key=lambda outcome: outcome.due_s), cpu_share)
+        return Run(self._plan, sorted(self._outcomes, key=lambda outcome: outcome.due_s), cpu_share, began)
 
     async def _send(self, parcel: Parcel, due_s: float, began: float) -> None:
         status, code = 0, ""
+        lag_ms = (time.monotonic() - began - due_s) * 1000
         try:
             async with asyncio.timeout(self._plan.deadline_ms / 1000 + PATIENCE_S):
                 reply = await self._client.post(f"/v1/embed/{parcel.kind}", parcel.content_type, parcel.body)
@@ -97,7 +103,7 @@ class _OpenLoop:
         except (OSError, EOFError):
             code = "no_connection"
         latency_ms = (time.monotonic() - began - due_s) * 1000
-        self._outcomes.append(Outcome(parcel.kind, due_s, latency_ms, status, code, parcel.poison))
+        self._outcomes.append(Outcome(parcel.kind, due_s, latency_ms, status, code, parcel.poison, lag_ms))
 
 
 def _code(status: int, body: bytes) -> str:

@@ -31,6 +31,8 @@ def summarise(run: Run) -> dict[str, Any]:
         "latency_ms": percentiles(good),
         "latency_ms_by_kind": {kind: percentiles([one for one in good if one.kind == kind]) for kind in kinds},
         "refused_latency_ms": percentiles(refused),
+        "refused_latency_ms_from_sending": spread(one.latency_ms - one.lag_ms for one in refused),
+        "generator_lag_ms": spread(one.lag_ms for one in outcomes if one.code != "client_dropped"),
         "errors": dict(Counter(outcome.code for outcome in outcomes if outcome.code and not _right_refusal(outcome)).most_common()),
         "poison": {"sent": sum(one.poison for one in outcomes), "refused_rightly": sum(_right_refusal(one) for one in outcomes)},
         "client_cpu_share": round(run.cpu_share, 3),
@@ -44,8 +46,13 @@ def is_good(outcome: Outcome, deadline_ms: float) -> bool:
 
 def percentiles(outcomes: Iterable[Outcome]) -> dict[str, float]:
     """Of the latencies, in milliseconds; empty without any."""
-    latencies = sorted(outcome.latency_ms for outcome in outcomes)
-    return {f"p{share:g}": round(_at(latencies, share), 2) for share in PERCENTILES} if latencies else {}
+    return spread(outcome.latency_ms for outcome in outcomes)
+
+
+def spread(values: Iterable[float]) -> dict[str, float]:
+    """Their `PERCENTILES`; empty without any."""
+    ordered = sorted(values)
+    return {f"p{share:g}": round(_at(ordered, share), 2) for share in PERCENTILES} if ordered else {}
 
 
 def _at(ordered: Sequence[float], percent: float) -> float:

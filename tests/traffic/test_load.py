@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -142,6 +143,27 @@ def test_only_answers_in_time_are_good_and_a_broken_file_refused_is_no_error() -
     assert result["errors"] == {"queue_full": 1}
     assert result["poison"] == {"sent": 2, "refused_rightly": 1}
     assert result["client_too_busy"]
+
+
+def test_the_generators_own_lateness_is_told_apart_and_stays_in_the_latency() -> None:
+    outcomes = [Outcome("text", 0.1, 30.0, 503, "queue_full", False, lag_ms=10.0), Outcome("text", 0.2, 0.0, 0, "client_dropped", False)]
+    result = summarise(Run(Plan("http://x"), outcomes, cpu_share=0.1))
+    assert result["refused_latency_ms"]["p99"] == 30.0
+    assert result["refused_latency_ms_from_sending"]["p99"] == 20.0
+    assert result["generator_lag_ms"]["p50"] == 10.0
+
+
+async def test_a_request_that_was_begun_late_says_so() -> None:
+    async def hold_up() -> None:
+        await asyncio.sleep(0.1)
+        time.sleep(0.2)
+
+    async with answering(FULL) as url:
+        holding = asyncio.create_task(hold_up())
+        run = await run_load(Plan(url, rate=100, duration_s=0.4, arrivals="constant"), {"text": 1.0})
+        await holding
+    late = max(run.outcomes, key=lambda outcome: outcome.lag_ms)
+    assert 100 < late.lag_ms < late.latency_ms
 
 
 def test_percentiles_are_of_values_that_were_measured() -> None:
