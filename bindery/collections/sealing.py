@@ -11,6 +11,7 @@ import fcntl
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,7 +143,7 @@ class Sealer:
 class Tended(Protocol):
     """What the background thread looks after."""
 
-    def tend(self, stop: Callable[[], bool]) -> bool:
+    def tend(self, stop: Callable[[], bool], /) -> bool:
         """Whether it was done; false: try again in a moment."""
 
 
@@ -151,7 +152,8 @@ class Background:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._due: list[Tended] = []
+        self._due: dict[Tended, float] = {}
+        """When each is tended, by the monotonic clock; one that failed waits its time while the others have their turn."""
         self._thread: threading.Thread | None = None
         self._stopping = False
 
@@ -160,7 +162,7 @@ class Background:
         with self._changed:
             if self._stopping or collection in self._due:
                 return
-            self._due.append(collection)
+            self._due[collection] = time.monotonic()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="bindery-sealing", daemon=True)
                 self._thread.start()
@@ -175,12 +177,7 @@ class Background:
             self._thread.join()
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: bool(self._due) or self._stopping)
-                if self._stopping:
-                    return
-                collection = self._due.pop(0)
+        while (collection := self._next()) is not None:
             try:
                 if not collection.tend(lambda: self._stopping):
                     self._again(collection, BUSY_S)
@@ -192,7 +189,20 @@ class Background:
             except Exception:  # the thread serves every collection, one must not end it
                 log.exception("index segments could not be built, the search goes on without. This is a bug.")
 
+    def _next(self) -> Tended | None:
+        """The collection whose time has come first, when it has come; None: the store is closed."""
+        with self._changed:
+            while not self._stopping:
+                first = min(self._due, key=self._due.__getitem__, default=None)
+                if first is None:
+                    self._changed.wait()
+                elif (left := self._due[first] - time.monotonic()) > 0:
+                    self._changed.wait(left)
+                else:
+                    del self._due[first]
+                    return first
+        return None
+
     def _again(self, collection: Tended, after_s: float) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._stopping, timeout=after_s)
-        self.notify(collection)
+            self._due[collection] = time.monotonic() + after_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -185,6 +186,35 @@ def test_what_another_process_keeps_from_being_sealed_is_sealed_when_it_has_ende
         if _check(collection, truth)["index"] == "ivf_pq":
             return
     pytest.fail("the rows were never sealed")
+
+
+def test_a_collection_that_cannot_be_sealed_holds_up_no_other() -> None:
+    tended: list[str] = []
+    sealed = threading.Event()
+
+    class Full:
+        def tend(self, _: Callable[[], bool]) -> bool:
+            tended.append("full")
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+    class Well:
+        def tend(self, _: Callable[[], bool]) -> bool:
+            tended.append("well")
+            sealed.set()
+            return True
+
+    background, full = sealing.Background(), Full()
+    try:
+        background.notify(full)
+        background.notify(Well())
+        assert sealed.wait(30.0)  # not after RETRY_S
+        background.notify(full)  # its time has not come again: a full disk is not asked at every write
+        sealed.clear()
+        background.notify(Well())
+        assert sealed.wait(30.0)
+        assert tended == ["full", "well", "well"]
+    finally:
+        background.close()
 
 
 def test_deleting_a_collection_removes_its_segments(tmp_path: Path) -> None:
