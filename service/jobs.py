@@ -163,7 +163,7 @@ class Jobs:
                 await asyncio.to_thread(self.ledger.set_state, job.id, "paused", f"{error.code}: {error.detail}")
         except Exception:
             log.exception("job failed", job=job.id)
-            self.ledger.set_state(job.id, "failed", "something went wrong in the server; its log says what")
+            await asyncio.to_thread(self.ledger.set_state, job.id, "failed", "something went wrong in the server; its log says what")
 
     async def _stop(self, id: str, state: State) -> None:
         running = self._running.get(id)

@@ -64,20 +64,24 @@ class JobRun:
         id = self._job.id
         try:
             with self._ledger.held(id):
-                if self._ledger.job(id).state in ENDED:
+                if (await asyncio.to_thread(self._ledger.job, id)).state in ENDED:
                     raise JobState(f"job {id} has ended")
                 await self._whole()
         except JobState:
             raise
         except asyncio.CancelledError:
-            self._ledger.set_state(id, self.left_as, "interrupted" if self.left_as == "paused" else None)
+            await self._set_state(self.left_as, "interrupted" if self.left_as == "paused" else None)
             raise
         except BinderyError as error:
             paused = isinstance(error, ServerFault)
-            self._ledger.set_state(id, "paused" if paused else "failed", f"{error.code}: {error.detail}")
+            await self._set_state("paused" if paused else "failed", f"{error.code}: {error.detail}")
             raise
-        self._ledger.set_state(id, "done")
+        await self._set_state("done")
         return await asyncio.to_thread(self._close)
+
+    async def _set_state(self, state: State, why: str | None = None) -> None:
+        """Beside the event loop: another process may hold the ledger for a while. A further cancellation does not undo it."""
+        await asyncio.shield(asyncio.to_thread(self._ledger.set_state, self._job.id, state, why))
 
     async def _whole(self) -> None:
         spec = self._job.spec
