@@ -17,7 +17,7 @@ export_to() { # DIRECTORY [more options]: into a new directory, then in place of
         exit 1
     fi
     rm -rf "$directory.new"
-    "$BIN/bindery-export" towers --name starter --version 4 --licence "$LICENCE" --share-weights \
+    "$BIN/bindery-export" towers --name starter --version 5 --licence "$LICENCE" --share-weights \
         --tower text="$WORK/towers/text" --weights text=int8 --samples text="$WORK/captions.txt" \
         --tower image="$WORK/towers/image" --weights image=float16 \
         --tower video="$WORK/towers/video" --weights video=float16 \
