@@ -2,8 +2,7 @@
 
 On Linux each thread has its own niceness and its own scheduling policy, and threads that it starts inherit both: a session that is opened
 by a thread which stepped back computes in threads that did too. There it also becomes batch work, which never takes a core in the moment
-it wakes up. Elsewhere niceness belongs to whole processes, and only those that do nothing but work step back. Not further than this: on a
-core that others keep busy, a decoder at niceness 10 does not end within its time.
+it wakes up. Elsewhere niceness belongs to whole processes, and only those that do nothing but work step back.
 """
 
 from __future__ import annotations

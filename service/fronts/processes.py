@@ -86,9 +86,10 @@ class _Server(uvicorn.Server):
         loop, config = asyncio.get_running_loop(), self.config
         line = partial(config.http_protocol_class, config=config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[call-arg]
         for listening in [one for server in self.servers for one in server.sockets]:
+            with socket.socket(fileno=os.dup(listening.fileno())) as same:
+                _end_unread(same)
             for _ in range(ACCEPTS - 1):
                 same = socket.socket(fileno=os.dup(listening.fileno()))
-                _end_unread(same)
                 self.servers.append(await loop.create_server(line, sock=same, backlog=config.backlog))
 
 
