@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,6 +33,7 @@ from bindery.errors import UnknownCollection, UnknownItem
 from bindery.limits import Limits
 from bindery.vectors import Vectors
 
+_KEY = re.compile(r"0|[1-9][0-9]{0,18}")
 _GROUP_OVERFETCH = 4
 _TRIES = 5  # a search that meets deletions between ranking and reading starts again; then it answers with what is left
 
@@ -301,6 +303,6 @@ def _to_hit(stored: StoredItem, score: float) -> Hit:
 
 def _key_of(cursor: str) -> int:
     place = decode_cursor(cursor)
-    if not place.isdecimal() or not 0 <= int(place) < 2**63 or str(int(place)) != place:
+    if not _KEY.fullmatch(place) or not 0 <= int(place) < 2**63:
         raise no_cursor()
     return int(place)

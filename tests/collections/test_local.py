@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bindery.collections import Query
+from bindery.collections.cursor import encode_cursor
 from bindery.collections.local import LocalCollection
 from bindery.errors import InvalidParameter
 from tests.collections.items import item, vector
@@ -28,7 +29,7 @@ def test_pages_come_in_order_of_creation(collection: LocalCollection) -> None:
     assert seen == [f"item-{n}" for n in range(25) if n != 20] + ["item-100"]
 
 
-@pytest.mark.parametrize("cursor", ["YWZ0ZXI6LTE", "YWZ0ZXI6MDE"])
+@pytest.mark.parametrize("cursor", ["YWZ0ZXI6LTE", "YWZ0ZXI6MDE", encode_cursor("9" * 19), encode_cursor("9" * 5000)])
 def test_a_cursor_of_no_key_is_refused(collection: LocalCollection, cursor: str) -> None:
     with pytest.raises(InvalidParameter, match="cursor"):
         collection.page(4, cursor)
