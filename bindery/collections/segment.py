@@ -89,17 +89,16 @@ class Segment:
         self._folder = folder
         whole = not written_here and row.files.get(VECTORS, (0, ""))[0] <= _CHECKED_AT_ONCE
         self.verified = written_here or whole
-        self._keys: Keys = np.fromfile(segment_files.check(folder, row.files, KEYS), dtype="<i8")
-        self._vectors = np.memmap(segment_files.check(folder, row.files, VECTORS, whole=whole), dtype=np.uint8, mode="r")
-        path = segment_files.check(folder, row.files, CODES)
-        try:
-            self._codes = faiss.read_index(str(path))
-        except RuntimeError as error:
-            raise SegmentDamaged(f"{path} cannot be read: {error}") from error
         self._asked: Linear | None = None  # segments that are small, or older than this, have none
-        if ASKED in row.files:
-            asked = np.fromfile(segment_files.check(folder, row.files, ASKED), dtype="<f4")
-            self._asked = Linear(asked.reshape(dimension, dimension))
+        try:
+            self._keys: Keys = np.fromfile(segment_files.check(folder, row.files, KEYS), dtype="<i8")
+            self._vectors = np.memmap(segment_files.check(folder, row.files, VECTORS, whole=whole), dtype=np.uint8, mode="r")
+            self._codes = faiss.read_index(str(segment_files.check(folder, row.files, CODES)))
+            if ASKED in row.files:
+                asked = np.fromfile(segment_files.check(folder, row.files, ASKED), dtype="<f4")
+                self._asked = Linear(asked.reshape(dimension, dimension))
+        except (OSError, RuntimeError) as error:  # FAISS's; or another process replaced the segment after the check, and swept it away
+            raise SegmentDamaged(f"{folder} cannot be read: {error}") from error
         self.lists: int = self._codes.nlist  # type: ignore[attr-defined]  # an index that was read has no closer type
         # FAISS reads the mapped file in place; it must live as long as the index does.
         self._exact = _in_place(self._vectors, dimension)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -186,6 +187,27 @@ def test_what_another_process_keeps_from_being_sealed_is_sealed_when_it_has_ende
         if _check(collection, truth)["index"] == "ivf_pq":
             return
     pytest.fail("the rows were never sealed")
+
+
+@pytest.mark.parametrize("name", ["keys.i64", "vectors.f16", "codes.faiss"])
+def test_a_segment_that_another_process_sweeps_away_while_it_is_read_is_served_from_the_catalog(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with Store(tmp_path, tiers=SMALL) as writer:
+        collection = writer.create("things", space="s", dimension=DIMENSION, bundle="toy")
+        truth = _fill(collection, 0, 1200)
+        collection.seal()
+    checked = segment_files.check
+
+    def swept(folder: Path, files: segment_files.Files, file: str, **options: Any) -> Path:
+        path = checked(folder, files, file, **options)
+        if file == name:
+            path.unlink()
+        return path
+
+    monkeypatch.setattr(segment_files, "check", swept)
+    with Store(tmp_path, tiers=SMALL) as reader:
+        _check(reader.get("things"), truth)
 
 
 def test_a_collection_that_cannot_be_sealed_holds_up_no_other() -> None:

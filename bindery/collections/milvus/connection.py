@@ -27,6 +27,7 @@ _NOT_THERE = frozenset({100, 1600})
 _FULL = frozenset({3, 7, 9})
 _NOT_LOADED = 101
 _STRONG = "Strong"
+_PING_MS = 300_000  # pymilvus pings every ten seconds, and a server that does not like it ends the connection (too_many_pings)
 _RECONNECT_MS = 2000  # else gRPC waits up to two minutes before it looks again for a Milvus that was away for long
 
 
@@ -167,7 +168,7 @@ class Connection:
                     uri=self._uri,
                     token=self._token,
                     timeout=self._timeout_s,
-                    grpc_options={"grpc.max_reconnect_backoff_ms": _RECONNECT_MS},
+                    grpc_options={"grpc.max_reconnect_backoff_ms": _RECONNECT_MS, "grpc.keepalive_time_ms": _PING_MS},
                 )
             return self._client
 
