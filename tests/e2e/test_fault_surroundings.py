@@ -66,8 +66,8 @@ def opened(served: Served) -> list[str]:
     return found
 
 
-def sockets(served: Served) -> int:
-    return sum(name.startswith("socket:") for name in opened(served))
+def sockets(served: Served) -> set[str]:
+    return {name for name in opened(served) if name.startswith("socket:")}
 
 
 def read_all(line: socket.socket) -> None:
@@ -83,13 +83,17 @@ def test_who_does_not_read_an_answer_holds_nobody_up_and_is_cut_off(served: Serv
     ask = b"GET /v1/collections/long/items?limit=1000 HTTP/1.1\r\nHost: x\r\n\r\n"
     whole = len(CLIENT.get(f"{served.address}/v1/collections/long/items?limit=1000").content)
     assert whole > 6_000_000  # more than the kernel takes from the server
-    before = sockets(served)
+    held: set[str] = set()
     with ExitStack() as stack:
-        lines = [stack.enter_context(connected(served, receive_bytes=4096)) for _ in range(3)]
-        for line in lines:
-            line.sendall(ask)
+        lines = []
+        for _ in range(3):
+            before = sockets(served)
+            lines.append(stack.enter_context(connected(served, receive_bytes=4096)))
+            wait_until(lambda before=before: sockets(served) - before)
+            held |= sockets(served) - before
+            lines[-1].sendall(ask)
             assert codes(texts(served, "a", "b")) == ["", ""]
-        wait_until(lambda: sockets(served) <= before)
+        wait_until(lambda: not sockets(served) & held)
         for line in lines:
             with pytest.raises(ConnectionResetError):
                 read_all(line)
