@@ -121,16 +121,17 @@ class _Flight:
         return self.task.result()
 
     async def join(self, deadline: float | None) -> Embedded | None:
-        """None when it failed or was given up."""
+        """None when it failed or was given up, and there is time left to try oneself."""
         await self._wait(deadline)
-        if not self.task.done():
+        if self.task.done() and not self.task.cancelled():
+            error = self.task.exception()
+            if error is None:
+                return self.task.result()
+            if not isinstance(error, BinderyError):
+                raise error
+        if not self.task.done() or (deadline is not None and time.monotonic() >= deadline):
             raise DeadlineExceeded("the deadline passed in stage queue (an equal item was being computed)")
-        if self.task.cancelled():
-            return None
-        error = self.task.exception()
-        if error is not None and not isinstance(error, BinderyError):
-            raise error
-        return None if error is not None else self.task.result()
+        return None
 
     async def _wait(self, deadline: float | None) -> None:
         self.waiting += 1

@@ -10,15 +10,13 @@ from typing import TypeVar
 
 from bindery.bundle import Bundle
 from bindery.decoded import Cuts, Prepared
-from bindery.engine import supervision
 from bindery.engine.admission import Costs
 from bindery.engine.cache import Value
-from bindery.engine.heartbeat import Heartbeat
 from bindery.engine.lanes import Priority, Turnstile
 from bindery.engine.pool import DecodePool
-from bindery.engine.runner import Displaced, Runner
+from bindery.engine.tokenizing import Tokenizing
 from bindery.engine.worker import Stretch, Task
-from bindery.errors import EngineDown, InternalError, TooLong
+from bindery.errors import TooLong
 from bindery.limits import Limits
 from bindery.media.source import Source
 from bindery.prepare.tokens import TextTokenizer
@@ -36,11 +34,7 @@ class Preparation:
         self._limits = limits
         self._pool = pool
         self._costs = costs
-        self._on_hung = on_hung
-        self._text_thread = Runner("tokenize")
-        self._hung: list[Runner] = []
-        self._look: asyncio.TimerHandle | None = None
-        self._tokenizing = Heartbeat()
+        self._tokenizing = Tokenizing(on_hung)
         # One more than there are decoders, so that the next file is at hand when one of them is done.
         self._turnstile = Turnstile(pool.workers + 1)
 
@@ -61,9 +55,7 @@ class Preparation:
                 self.tokenizers[name] = TextTokenizer(self._bundle.path(modality.spec.tokenizer), modality.spec)
 
     def close(self) -> None:
-        if self._look is not None:
-            self._look.cancel()
-        self._text_thread.shutdown(wait=True)
+        self._tokenizing.close()
 
     async def prepare(self, modality: str, source: Value, options: Options, deadline: float | None, priority: Priority) -> Prepared:
         """Raises the item's own error. Cancelled before its turn, it costs nothing."""
@@ -74,30 +66,7 @@ class Preparation:
             return tokenizer.encode_ids(source)
         if len(source) > self._limits.text_chars:
             raise TooLong(f"the text has {len(source)} characters; at most {self._limits.text_chars} are taken (limit text_chars)")
-        with self._tokenizing.working():
-            try:
-                return await self._tokenized(tokenizer, source)
-            except Displaced:  # it waited behind a text on which the thread hung
-                try:
-                    return await self._tokenized(tokenizer, source)
-                except Displaced as error:
-                    raise EngineDown("the tokenizer hung twice before this text came to its turn", retry_after_ms=1000) from error
-
-    async def _tokenized(self, tokenizer: TextTokenizer, text: str) -> Prepared:
-        loop = asyncio.get_running_loop()
-        if self._look is None:  # one timer for all, and only while there is something to look at
-            self._look = loop.call_later(supervision.LOOK_S, self._look_after)
-        return await loop.run_in_executor(self._text_thread, tokenizer.encode, text)
-
-    def _look_after(self) -> None:
-        """Give up the thread when a text holds it for too long; those behind that text go to a new one."""
-        working = self._tokenizing.age_s > 0
-        self._look = asyncio.get_running_loop().call_later(supervision.LOOK_S, self._look_after) if working else None
-        if self._text_thread.busy_s > supervision.STUCK_S and len(self._hung) < supervision.MOST_HUNG:
-            hung, self._text_thread = self._text_thread, Runner("tokenize")
-            self._hung = [one for one in self._hung if one.is_alive] + [hung]
-            hung.give_up(InternalError("the tokenizer did not come to an end on this text"))
-            self._on_hung()
+        return await self._tokenizing.encode(tokenizer, source)
 
     async def _decode(self, modality: str, source: Source, options: Options, deadline: float | None, priority: Priority) -> Prepared:
         spec = self._bundle.modality(modality).spec

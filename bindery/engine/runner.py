@@ -83,7 +83,7 @@ class Runner(Executor):
                 result = call(*args, **kwargs)
             except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits for the job
                 with contextlib.suppress(InvalidStateError):  # given up meanwhile
-                    future.set_exception(_told(error))
+                    future.set_exception(told(error))
             else:
                 with contextlib.suppress(InvalidStateError):
                     future.set_result(result)
@@ -93,7 +93,7 @@ class Runner(Executor):
                 return
 
 
-def _told(error: BaseException) -> Exception:
+def told(error: BaseException) -> Exception:
     """What is no `Exception` (Rust's panics are none) would end every loop that it meets on its way, and not only this job."""
     if isinstance(error, Exception):
         return error

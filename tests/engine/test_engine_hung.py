@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from bindery.bundle import Bundle, open_bundle
-from bindery.engine import supervision
+from bindery.decoded import Prepared
+from bindery.engine import supervision, tokenizing
 from bindery.engine.canary import still_input
+from bindery.engine.embedded import Embedded
 from bindery.engine.events import LoopRestarted, ThreadReplaced
 from bindery.engine.runner import Displaced, Runner
 from bindery.errors import EngineDown, InternalError
@@ -82,6 +84,53 @@ async def test_a_text_on_which_the_tokenizer_hangs_fails_and_those_behind_it_are
         assert [event for event in events if isinstance(event, ThreadReplaced)] == [ThreadReplaced("tokenize")]
         assert engine.trouble() is None
         gate.set()
+
+
+async def test_texts_of_one_hand_over_share_no_fate(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with started(bundle, Peers("text"), canary_s=3600) as (engine, events):
+        gate, tokenizer = threading.Event(), engine._preparation.tokenizers["text"]
+        encode, together = tokenizer.encode, []
+
+        class Panic(BaseException):
+            pass
+
+        def encoded(_: object, text: str) -> Prepared:
+            together.append(text)
+            if text == "panics":
+                raise Panic
+            return (text != "hangs" or gate.wait(20), encode(text))[1]
+
+        monkeypatch.setattr(type(tokenizer), "encode", encoded)
+        texts = ["a", "panics", "b", "hangs", "c"]
+        outcomes = await asyncio.gather(*(engine.embed("text", text) for text in texts), return_exceptions=True)
+        assert together == [*texts[:4], "c"]  # "c" on the second thread
+        assert [type(one) for one in outcomes] == [Embedded, InternalError, Embedded, InternalError, Embedded]
+        assert "did not come to an end" in str(outcomes[3])
+        assert [event for event in events if isinstance(event, ThreadReplaced)] == [ThreadReplaced("tokenize")]
+        gate.set()
+
+
+async def test_a_text_that_comes_behind_two_on_which_the_tokenizer_hangs_is_told_so(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with started(bundle, Peers("text"), canary_s=3600) as (engine, _):
+        gate, tokenizer = threading.Event(), engine._preparation.tokenizers["text"]
+        encode = tokenizer.encode
+        monkeypatch.setattr(type(tokenizer), "encode", lambda _, text: (not text.startswith("hangs") or gate.wait(20), encode(text))[1])
+        texts = ["hangs", "hangs too", "late"]
+        outcomes = await asyncio.gather(*(engine.embed("text", text) for text in texts), return_exceptions=True)
+        assert [type(one) for one in outcomes] == [InternalError, InternalError, EngineDown]
+        assert (await engine.embed("text", "later")).vector.shape == (8,)
+        gate.set()
+
+
+async def test_long_texts_are_handed_over_alone(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with started(bundle, Peers("text"), canary_s=3600) as (engine, _):
+        sizes: list[int] = []
+        monkeypatch.setattr(tokenizing, "_encode_all", lambda texts, run=tokenizing._encode_all: (sizes.append(len(texts)), run(texts))[1])
+        texts = ["a" * 20_000, "b" * 20_000, *(f"short {number}" for number in range(50))]
+        await asyncio.gather(*(engine.embed("text", text) for text in texts))
+        assert sizes == [1, 51]
 
 
 async def test_loops_that_take_nothing_are_begun_again(bundle: Bundle) -> None:
