@@ -9,7 +9,7 @@ bare model; neighbours change that less. The three run in turns on the same file
 ratios are medians over the turns. Two sizes of model: the starter, where decoding costs half of what the model does, and a
 tower of ViT-B/14 size (random weights), where the model is the bottleneck. Then memory of the job's process and its decoders
 over many files, sampled while it runs.
-Run: python bench/indexing.py [--only vit_b starter memory] [--quick] [--scratch DIR]
+Run: python bench/indexing.py [--only memory vit_b starter] [--quick] [--scratch DIR]
 The large tower is made once in the scratch directory (350 MB).
 """
 
@@ -302,7 +302,9 @@ async def main(parts: list[str], effort: Effort, scratch: Path, memory_bundle: s
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=["vit_b", "starter", "memory"], default=["vit_b", "starter", "memory"])
+    parser.add_argument(
+        "--only", nargs="+", choices=["vit_b", "starter", "memory"], default=["memory", "vit_b", "starter"]
+    )  # memory first: what the others leave would be in it
     parser.add_argument("--quick", action="store_true", help="fewer files; writes nothing unless --out is given")
     parser.add_argument("--turns", type=int)
     parser.add_argument("--memory-bundle", default="starter", help="a small one makes many files quick")

@@ -92,7 +92,7 @@ def form_entries(parts: Sequence[Part], bundle: Bundle, limits: Limits) -> list[
     ids = _for_each("id", form.id, len(inputs), shared=False)
     for id in ids:
         _check_id(id, "/id")
-    metadata = [{} if text is None else _object(text) for text in _for_each("metadata", form.metadata, len(inputs))]
+    metadata = [{} if text is None else _object(text, limits) for text in _for_each("metadata", form.metadata, len(inputs))]
     uris = _for_each("uri", form.uri, len(inputs), shared=False)
     items = [form_item(part, f"/items/{index}", form.modality, kind, options, limits) for index, part in enumerate(inputs)]
     return [
@@ -143,8 +143,8 @@ def _for_each(name: str, values: Sequence[str], count: int, *, shared: bool = Tr
     raise InvalidParameter(f"{name} is given {len(values)} times for {count} items; give it once for each", pointer=f"/{name}")
 
 
-def _object(text: str) -> dict[str, Any]:
-    document = load(text, "metadata")
+def _object(text: str, limits: Limits) -> dict[str, Any]:
+    document = load(text, limits, "metadata")
     if not isinstance(document, dict):
         raise InvalidParameter("metadata must be a JSON object", pointer="/metadata")
     return document

@@ -22,7 +22,6 @@ from service.problems import validated
 from service.spool import writing
 from service.state import state_of
 
-DEPTH = 32  # the deepest document of this API is 8 deep; filters may nest
 _OF_A_LIST = 100  # what making one costs, in numbers
 OFF_LOOP_BYTES = 64 * 1024  # below, parsing is cheaper than a hand-over to a thread
 
@@ -64,13 +63,9 @@ async def off_loop(size_bytes: int, work: Callable[..., T], *arguments: Any) -> 
     return await asyncio.to_thread(work, *arguments)
 
 
-def parse(body: bytes | bytearray | str, model: type[M]) -> M:
-    return validated(model, load(body))
-
-
 def _parse_short(body: bytes | bytearray, model: type[M], limits: Limits) -> M:
     _check_values(body, limits)
-    return parse(body, model)
+    return validated(model, load(body, limits))
 
 
 def _parse_long(body: bytearray, model: type[M], folder: Path, limits: Limits) -> M:
@@ -88,7 +83,7 @@ def _parse_long(body: bytearray, model: type[M], folder: Path, limits: Limits) -
             "send less, or in several requests"
         )
     _check_values(rest, limits)
-    return validated(model, attach(load(rest), files))
+    return validated(model, attach(load(rest, limits), files))
 
 
 def _check_values(body: bytes | bytearray, limits: Limits) -> None:
@@ -108,7 +103,7 @@ def _values(body: bytes | bytearray) -> int:
     )
 
 
-def load(body: bytes | bytearray | str, field: str | None = None) -> Any:
+def load(body: bytes | bytearray | str, limits: Limits, field: str | None = None) -> Any:
     """Any JSON document of bounded depth, from the body or from a ``field``. Raises `MalformedJson`."""
     what, pointer = ("the body", None) if field is None else (field, f"/{field}")
     try:
@@ -116,11 +111,11 @@ def load(body: bytes | bytearray | str, field: str | None = None) -> Any:
     except orjson.JSONDecodeError as error:
         raise MalformedJson(f"{what} is not valid JSON: {error}", pointer=pointer) from error
     level = [document] if isinstance(document, dict | list) else []
-    for _ in range(DEPTH):
+    for _ in range(limits.json_depth):
         if not level:
             return document
         level = [child for parent in level for child in _children(parent) if isinstance(child, dict | list)]
-    raise MalformedJson(f"{what} is nested deeper than {DEPTH} levels", pointer=pointer)
+    raise MalformedJson(f"{what} is nested deeper than {limits.json_depth} levels (limit json_depth)", pointer=pointer)
 
 
 def _children(parent: dict[str, Any] | list[Any]) -> Any:

@@ -19,9 +19,6 @@ from service.body import chunks_of
 from service.spool import MEMORY_BYTES, WRITE_BYTES, Upload
 from service.state import state_of
 
-FIELD_BYTES = 256 * 1024  # of one field that is no file
-OTHER_PARTS = 64  # fields besides items, labels and templates
-
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
@@ -80,7 +77,7 @@ class _Parser:
     def __init__(self, boundary: bytes, limits: Limits, spool: Path) -> None:
         self._limits = limits
         self._spool = spool
-        self._most_parts = max(limits.items_text, limits.items_media) + limits.labels + limits.templates + OTHER_PARTS
+        self._most_parts = max(limits.items_text, limits.items_media) + limits.labels + limits.templates + limits.form_fields
         self._field_bytes = 0
         self._part: _Growing | None = None
         self._header_name, self._header_value = bytearray(), bytearray()
@@ -159,8 +156,8 @@ class _Parser:
                 raise TooManyBytes(f"{part.filename} has more than {self._limits.file_bytes} bytes (limit file_bytes)")
         else:
             self._field_bytes += end - start
-            if size > FIELD_BYTES:
-                raise TooManyBytes(f"field {part.field!r} has more than {FIELD_BYTES} bytes; long data belongs in a file part")
+            if size > (most := self._limits.field_bytes):
+                raise TooManyBytes(f"field {part.field!r} has more than {most} bytes (limit field_bytes); long data belongs in a file part")
             if self._field_bytes > self._limits.json_body_bytes:
                 raise TooManyBytes(f"the fields have more than {self._limits.json_body_bytes} bytes together (limit json_body_bytes)")
         part.upload.write(data[start:end])

@@ -34,6 +34,7 @@ def policy_of(settings: Settings) -> UrlPolicy:
     return UrlPolicy(
         schemes=_SCHEMES[settings.url_inputs],
         hosts=settings.url_hosts,
+        most_chars=limits.url_chars,
         most_bytes=min(limits.url_bytes, limits.file_bytes),
         connect_seconds=limits.url_connect_seconds,
         total_seconds=limits.url_seconds,

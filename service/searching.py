@@ -50,6 +50,10 @@ def json_question(body: SearchBody, bundle: Bundle, limits: Limits) -> Question:
         raise InvalidParameter(f"a search takes one of {', '.join(WAYS)} or a file; given: {', '.join(given) or 'none'}")
     is_file = body.data is not None or body.url is not None
     if body.mix is not None:
+        if len(body.mix) > limits.mix_parts:
+            raise InvalidParameter(
+                f"the mix has {len(body.mix)} parts; at most {limits.mix_parts} are taken (limit mix_parts)", pointer="/mix"
+            )
         voices = [_voice(part, bundle, limits, f"/mix/{index}") for index, part in enumerate(body.mix)]
     else:
         of_file = body.modality if is_file else None
@@ -67,7 +71,7 @@ def form_question(parts: Sequence[Part], bundle: Bundle, limits: Limits) -> Ques
     for name in JSON_FIELDS:
         if name in values:
             text = values[name]
-            values[name] = load(text[0] if isinstance(text, list) else text, name)
+            values[name] = load(text[0] if isinstance(text, list) else text, limits, name)
     body = validated(SearchBody, values | ({"options": options} if options else {}))
     if not files:
         return json_question(body, bundle, limits)

@@ -16,9 +16,7 @@ from typing import Any, Literal, TypeAlias, cast
 from bindery.collections.fields import BUILTIN, FieldValue, typed
 from bindery.collections.model import FieldType
 from bindery.errors import InvalidFilter
-
-MAX_DEPTH = 16
-MAX_VALUES = 10_000  # in all the lists of a filter together; SQLite's own bound is 32,766 parameters
+from bindery.limits import Limits
 
 Operator = Literal["eq", "ne", "in", "lt", "lte", "gt", "gte", "prefix", "exists"]
 _OPERATORS: Mapping[FieldType, tuple[Operator, ...]] = {
@@ -55,21 +53,21 @@ class Join:
 Condition: TypeAlias = Compare | Not | Join
 
 
-def parse_filter(document: Mapping[str, Any], fields: Mapping[str, FieldType], max_clauses: int) -> Condition:
+def parse_filter(document: Mapping[str, Any], fields: Mapping[str, FieldType], limits: Limits) -> Condition:
     """The checked tree. Raises `InvalidFilter` naming the place, the fields there are and what the operator takes."""
-    return _Parser({**BUILTIN, **fields}, max_clauses).condition(document, "", 1)
+    return _Parser({**BUILTIN, **fields}, limits).condition(document, "", 1)
 
 
 class _Parser:
-    def __init__(self, fields: Mapping[str, FieldType], max_clauses: int) -> None:
+    def __init__(self, fields: Mapping[str, FieldType], limits: Limits) -> None:
         self._fields = fields
-        self._max_clauses = max_clauses
+        self._limits = limits
         self._clauses = 0
         self._values = 0
 
     def condition(self, document: object, at: str, depth: int) -> Condition:
-        if depth > MAX_DEPTH:
-            raise InvalidFilter(f"the filter is nested deeper than {MAX_DEPTH}", pointer=at or "/")
+        if depth > self._limits.filter_depth:
+            raise InvalidFilter(f"the filter is nested deeper than {self._limits.filter_depth} (limit filter_depth)", pointer=at or "/")
         if not isinstance(document, Mapping):
             raise InvalidFilter(f"a filter is an object, not {type(document).__name__}", pointer=at or "/")
         if not document:
@@ -100,8 +98,8 @@ class _Parser:
 
     def _compare(self, name: str, operator: str, value: object, at: str) -> Compare:
         self._clauses += 1
-        if self._clauses > self._max_clauses:
-            raise InvalidFilter(f"the filter has more than {self._max_clauses} clauses", pointer=at)
+        if self._clauses > self._limits.filter_clauses:
+            raise InvalidFilter(f"the filter has more than {self._limits.filter_clauses} clauses (limit filter_clauses)", pointer=at)
         wanted = self._fields[name]
         known = next((allowed for allowed in _OPERATORS[wanted] if allowed == operator), None)
         if known is None:
@@ -112,8 +110,8 @@ class _Parser:
             if not isinstance(value, list | tuple):
                 raise InvalidFilter("in takes a list of values", pointer=at)
             self._values += len(value)
-            if self._values > MAX_VALUES:
-                raise InvalidFilter(f"the lists of the filter have more than {MAX_VALUES} values", pointer=at)
+            if self._values > (most := self._limits.filter_values):
+                raise InvalidFilter(f"the lists of the filter have more than {most} values (limit filter_values)", pointer=at)
             return Compare(name, known, tuple(self._typed(name, one, wanted, f"{at}/{index}") for index, one in enumerate(value)))
         return Compare(name, known, (self._typed(name, value, "boolean" if known == "exists" else wanted, at),))
 

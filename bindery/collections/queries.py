@@ -10,8 +10,6 @@ from bindery.collections.model import Definition, Query
 from bindery.errors import InvalidParameter
 from bindery.limits import Limits
 
-MAX_DEPTH = 10_000
-"""Hits that ``offset`` and ``top_k`` may reach together; for more there is `page`."""
 OF_EVERY_ITEM = ("uri", "modality")
 """What a search can group by without a declaration."""
 
@@ -20,8 +18,10 @@ def check_query(query: Query, definition: Definition, limits: Limits) -> Conditi
     """The query's filter as a checked tree. Raises `InvalidParameter`, `InvalidFilter`; the vector is not looked at."""
     if not 1 <= query.top_k <= limits.top_k:
         raise InvalidParameter(f"top_k is {query.top_k}; it must be 1 to {limits.top_k}", pointer="/top_k")
-    if query.offset < 0 or query.offset + query.top_k > MAX_DEPTH:
-        raise InvalidParameter(f"offset is {query.offset}; offset + top_k must be at most {MAX_DEPTH}", pointer="/offset")
+    if query.offset < 0 or query.offset + query.top_k > limits.search_depth:
+        raise InvalidParameter(
+            f"offset is {query.offset}; offset + top_k must be at most {limits.search_depth} (limit search_depth)", pointer="/offset"
+        )
     if query.group_by is not None and query.group_by not in (*OF_EVERY_ITEM, *definition.fields):
         known = ", ".join([*OF_EVERY_ITEM, *definition.fields])
         raise InvalidParameter(f"group_by is {query.group_by!r}; this collection can group by {known}", pointer="/group_by")
@@ -30,7 +30,7 @@ def check_query(query: Query, definition: Definition, limits: Limits) -> Conditi
 
 def check_filter(filter: Mapping[str, Any] | None, definition: Definition, limits: Limits) -> Condition | None:
     """Raises `InvalidFilter`."""
-    return None if filter is None else parse_filter(filter, definition.fields, limits.filter_clauses)
+    return None if filter is None else parse_filter(filter, definition.fields, limits)
 
 
 def check_page(limit: int, limits: Limits) -> None:

@@ -389,9 +389,8 @@ async def _before(deadline: float | None, stage: Callable[[], Stage], work: Awai
     if deadline is None:
         return await work
     try:
-        async with asyncio.timeout(
-            max(deadline - time.monotonic(), 0.0)
-        ):  # `wait_for` makes a task of the work, which costs more than all else here
+        # Not `wait_for`: it makes a task of the work, which costs more than all else here.
+        async with asyncio.timeout(max(deadline - time.monotonic(), 0.0)):
             return await work
     except TimeoutError:
         raise DeadlineExceeded(f"the deadline passed in stage {stage()}") from None

@@ -27,7 +27,6 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolve = Callable[[str, int], Sequence[Address]]
 
 CHUNK_BYTES = 64 * 1024
-LONGEST_URL = 4096
 _USUAL = Limits()
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -63,6 +62,7 @@ class UrlPolicy:
     schemes: frozenset[str] = frozenset()
     hosts: tuple[str, ...] = ()
     ports: frozenset[int] = frozenset(_PORTS.values())
+    most_chars: int = _USUAL.url_chars
     most_bytes: int = _USUAL.url_bytes
     connect_seconds: float = _USUAL.url_connect_seconds
     total_seconds: float = _USUAL.url_seconds
@@ -106,8 +106,8 @@ def check_url(url: str, policy: UrlPolicy) -> SplitResult:
     """The parts of a URL that may be asked for. Raises `UrlNotAllowed`, before anything is looked up."""
     if not policy.schemes:
         raise UrlNotAllowed("this server fetches no URLs; send the bytes as base64 or as a data: URI in `data`")
-    if len(url) > LONGEST_URL or any(ord(letter) <= 32 or ord(letter) == 127 for letter in url):
-        raise UrlNotAllowed(f"a URL has at most {LONGEST_URL} characters, none of them a blank or a control character")
+    if len(url) > policy.most_chars or any(ord(letter) <= 32 or ord(letter) == 127 for letter in url):
+        raise UrlNotAllowed(f"a URL has at most {policy.most_chars} characters, none of them a blank or a control character")
     try:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").encode("idna").decode("ascii").rstrip("."), parts.port

@@ -84,7 +84,7 @@ async def list_items(
     state = state_of(request)
     collection = await find_collection(state, c)
     count = min(PAGE_ITEMS, state.limits.page_items) if limit is None else limit
-    condition = None if filter is None else load(filter, "filter")
+    condition = None if filter is None else load(filter, state.limits, "filter")
     page = await asyncio.to_thread(collection.page, count, cursor, condition)
     return Json({"items": [_item(one, include == "embedding") for one in page.items], "cursor": page.cursor})
 

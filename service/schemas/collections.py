@@ -147,7 +147,7 @@ class SearchBody(Strict):
     url: str | None = Field(None, description="where the file lies, in place of data; refused unless the server was told to fetch URLs")
     vector: Many[float] | None = None
     item: str | None = Field(None, description="a stored item's id; it is not among its own hits")
-    mix: Many[MixPart] | None = Field(None, min_length=1, max_length=16)
+    mix: Many[MixPart] | None = Field(None, min_length=1)
     options: dict[str, Any] | None = Field(None, description="options of the file's kind")
     modality: str | None = Field(None, description="with data or a file: what it is; otherwise: return only these")
     modalities: Many[str] | None = Field(None, min_length=1, description="return only these")

@@ -11,7 +11,6 @@ import pytest
 from bindery.collections import Collection, CollectionStore, Item, Query, Store
 from bindery.collections import catalog as catalog_module
 from bindery.collections.milvus.store import MilvusStore
-from bindery.collections.queries import MAX_DEPTH
 from bindery.errors import DimensionMismatch, InvalidFilter, InvalidParameter, UnknownCollection, UnknownItem
 from bindery.vectors import Vectors
 from tests.collections.items import DIMENSION, FIELDS, MODALITIES, item, vector
@@ -149,7 +148,7 @@ def test_excluded_ids_and_embeddings(collection: Collection) -> None:
         (Query(vector(1), top_k=0), InvalidParameter),
         (Query(vector(1), top_k=1001), InvalidParameter),
         (Query(vector(1), offset=-1), InvalidParameter),
-        (Query(vector(1), offset=MAX_DEPTH), InvalidParameter),
+        (Query(vector(1), offset=10_000), InvalidParameter),
         (Query(vector(1), filter={"nope": {"eq": 1}}), InvalidFilter),
     ],
 )

@@ -9,11 +9,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bindery.collections import Collection, Item, Store
-from bindery.collections.filters import MAX_DEPTH, MAX_VALUES, parse_filter
+from bindery.collections.filters import parse_filter
 from bindery.collections.local import LocalCollection
 from bindery.errors import InvalidFilter
+from bindery.limits import Limits
 from tests.collections.items import DIMENSION, FIELDS, item, vector
 from tests.collections.plain import holds
+
+LIMITS = Limits()
 
 # Values that a careless translation into SQL gets wrong: quotes, wild cards, case, accents beyond the first plane, numbers
 # that are not exact in binary, the same instant in two time zones.
@@ -112,7 +115,7 @@ def test_datetimes_compare_as_instants(collection: LocalCollection) -> None:
         ({"taken": {"eq": "yesterday"}}, "2026-03-01T12:00:00Z"),
         ({"place": {"exists": "yes"}}, "true or false"),
         ({"place": {"in": "yard"}}, "list"),
-        ({"place": {"in": ["x"] * (MAX_VALUES + 1)}}, str(MAX_VALUES)),
+        ({"place": {"in": ["x"] * (LIMITS.filter_values + 1)}}, str(LIMITS.filter_values)),
         ({"place": "yard"}, '{"eq": value}'),
         ({"place": {}}, '{"eq": value}'),
         ({"and": []}, "at least one"),
@@ -124,22 +127,22 @@ def test_datetimes_compare_as_instants(collection: LocalCollection) -> None:
 )
 def test_a_wrong_filter_says_what_is_wrong(filter: dict[str, Any], told: str) -> None:
     with pytest.raises(InvalidFilter) as caught:
-        parse_filter(filter, FIELDS, 256)  # type: ignore[arg-type]
+        parse_filter(filter, FIELDS, LIMITS)  # type: ignore[arg-type]
     assert told in caught.value.detail
 
 
 def test_a_filter_has_a_greatest_depth() -> None:
     filter: dict[str, Any] = {"place": {"eq": "x"}}
-    for _ in range(MAX_DEPTH - 1):
+    for _ in range(LIMITS.filter_depth - 1):
         filter = {"not": filter}
-    assert parse_filter(filter, FIELDS, 256)  # type: ignore[arg-type]
-    with pytest.raises(InvalidFilter, match=str(MAX_DEPTH)):
-        parse_filter({"not": filter}, FIELDS, 256)  # type: ignore[arg-type]
+    assert parse_filter(filter, FIELDS, LIMITS)  # type: ignore[arg-type]
+    with pytest.raises(InvalidFilter, match=str(LIMITS.filter_depth)):
+        parse_filter({"not": filter}, FIELDS, LIMITS)  # type: ignore[arg-type]
 
 
 def test_the_largest_filter_that_is_taken_also_runs(collection: LocalCollection) -> None:
     collection.upsert([item(1)])
-    clauses = [{"place": {"in": [f"{i}-{j}" for j in range(MAX_VALUES // 255)]}} for i in range(255)]
+    clauses = [{"place": {"in": [f"{i}-{j}" for j in range(LIMITS.filter_values // 255)]}} for i in range(255)]
     assert [found.id for found in collection.page(filter={"or": [*clauses, {"count": {"eq": 1}}]}).items] == ["item-1"]
 
 

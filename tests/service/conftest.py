@@ -35,6 +35,13 @@ SMALL = Limits(
     top_k=20,
     page_items=10,
     collections=5,
+    json_depth=8,
+    field_bytes=2000,
+    form_fields=2,
+    filter_depth=2,
+    filter_values=3,
+    mix_parts=2,
+    search_depth=30,
 )
 """Limits small enough to run into with kilobytes."""
 

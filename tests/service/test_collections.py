@@ -249,6 +249,7 @@ def test_an_empty_id_is_refused_and_not_replaced(client: httpx.Client, shelf: st
         ({"data": "QUJD"}, 422, "invalid_parameter"),
         ({"data": "QUJD", "modality": "image"}, 415, "unsupported_media"),
         ({"mix": []}, 422, "invalid_parameter"),
+        ({"mix": [{"text": "x"}] * 17}, 422, "invalid_parameter"),
         ({"mix": [{"text": "x", "weight": 1}, {"text": "x", "weight": -1}]}, 422, "invalid_parameter"),
         ({"text": "x", "include": ["everything"]}, 422, "invalid_parameter"),
     ],
@@ -256,6 +257,25 @@ def test_an_empty_id_is_refused_and_not_replaced(client: httpx.Client, shelf: st
 def test_a_search_that_cannot_be_carried_out_says_why(client: httpx.Client, filled: str, query: Any, status: int, code: str) -> None:
     answer = client.post(f"{filled}/search", json=query)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("query", "limit"),
+    [
+        ({"mix": [{"text": "x"}] * 3}, "mix_parts"),
+        ({"text": "x", "filter": {"not": {"not": {"id": {"eq": "x"}}}}}, "filter_depth"),
+        ({"text": "x", "filter": {"id": {"in": ["a", "b", "c", "d"]}}}, "filter_values"),
+        ({"text": "x", "offset": 21, "top_k": 10}, "search_depth"),
+        ({"text": "x", "options": {"a": [[[[[[[[1]]]]]]]]}}, "json_depth"),
+    ],
+)
+def test_what_a_search_may_ask_for_is_the_servers_limit(small: httpx.Client, query: Any, limit: str) -> None:
+    assert small.put("/v1/collections/bounded", json={}).status_code in (200, 201)
+    answer = small.post("/v1/collections/bounded/search", json=query)
+    assert small.delete("/v1/collections/bounded").status_code == 204  # the server has room for few
+    assert answer.status_code in (400, 422)
+    assert f"limit {limit}" in answer.text
+    assert limit in small.get("/v1/limits").json()["limits"]
 
 
 def test_a_filter_that_is_no_object_is_the_same_error_wherever_it_is_given(client: httpx.Client, filled: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bindery.errors import MalformedMultipart, TooManyBytes
+from bindery.errors import MalformedMultipart, TooManyBytes, TooManyItems
 from bindery.limits import Limits
 from service.multipart import FieldPart, FilePart, form_parser
 from service.spool import MEMORY_BYTES
@@ -46,6 +46,20 @@ def test_the_parts_do_not_depend_on_how_the_bytes_come(cuts: list[int]) -> None:
 def test_noise_is_malformed_and_nothing_else(junk: bytes) -> None:
     with pytest.raises(MalformedMultipart), form_parser(TYPE, Limits(), Path()) as parser:
         parser.finish(b"--edge\r\n" + junk)
+
+
+def test_fields_are_bounded_in_bytes_and_in_number() -> None:
+    def part(name: str, size: int) -> bytes:
+        return f'--edge\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{"x" * size}\r\n'.encode()
+
+    few = Limits(field_bytes=100, form_fields=1, items_text=1, items_media=1, labels=1, templates=1)
+    with form_parser(TYPE, few, Path()) as parser:
+        parser.finish(part("a", 100) * 4 + b"--edge--\r\n")
+        assert len(parser.parts) == 4
+    with pytest.raises(TooManyBytes, match="limit field_bytes"), form_parser(TYPE, few, Path()) as parser:
+        parser.finish(part("a", 101))
+    with pytest.raises(TooManyItems), form_parser(TYPE, few, Path()) as parser:
+        parser.finish(part("a", 1) * 5)
 
 
 def test_a_large_file_goes_to_disk_and_away_again(tmp_path: Path) -> None:
