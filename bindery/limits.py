@@ -39,9 +39,7 @@ class Limits(BaseModel):
     deadline_ms: int = Field(30_000, gt=0, description="default time a request may take")
     deadline_max_ms: int = Field(120_000, gt=0, description="longest time a caller may ask for")
     top_k: int = Field(1000, gt=0, description="hits of one search")
-    search_depth: int = Field(
-        10_000, gt=0, description="hits that the offset and the top_k of one search reach; beyond, page through the items"
-    )
+    search_depth: int = Field(10_000, gt=0, le=16_384, description="hits that the offset and the top_k of one search reach together")
     page_items: int = Field(1000, gt=0, description="items of one page")
     metadata_bytes: int = Field(64 * 1024, gt=0, description="JSON metadata of one item")
     url_chars: int = Field(4096, gt=0, description="characters of a URL")

@@ -27,7 +27,7 @@ class _Text:
     tokenizer: TextTokenizer
     text: str
     future: asyncio.Future[Prepared]
-    outcome: Prepared | Exception | None = None  # written by the thread
+    outcome: Prepared | BaseException | None = None  # written by the thread
     is_second_try: bool = False
 
 
@@ -42,6 +42,7 @@ class Tokenizing:
         self._heartbeat = Heartbeat()
         self._came: deque[_Text] = deque()
         self._under_way = False  # a hand-over
+        self._closed = False
 
     @property
     def age_s(self) -> float:
@@ -49,9 +50,12 @@ class Tokenizing:
         return self._heartbeat.age_s
 
     def close(self) -> None:
+        """Texts that the thread does not have yet are told that the engine stopped."""
         if self._look is not None:
             self._look.cancel()
+        self._closed = True
         self._thread.shutdown(wait=True)
+        self._hand_over()
 
     async def encode(self, tokenizer: TextTokenizer, text: str) -> Prepared:
         """As `TextTokenizer.encode`. Raises `EngineDown` when the thread hung twice on others, `InternalError` when on this."""
@@ -67,6 +71,12 @@ class Tokenizing:
             return await one.future
 
     def _hand_over(self) -> None:
+        if self._closed:
+            while self._came:
+                one = self._came.popleft()
+                if not one.future.done():
+                    one.future.set_exception(EngineDown("the inference engine stopped", retry_after_ms=1000))
+            return
         texts = self._together()
         self._under_way = bool(texts)
         if texts:
@@ -88,15 +98,15 @@ class Tokenizing:
         error = None if done.cancelled() else done.exception()
         again: list[_Text] = []
         for one in texts:
+            outcome = one.outcome
+            if outcome is None:  # the first of these is the one that the thread hung on, whether its caller is still there or not
+                outcome, error = error, None
             if one.future.done():
                 continue
-            if isinstance(one.outcome, Prepared):
-                one.future.set_result(one.outcome)
-            elif one.outcome is not None:
-                one.future.set_exception(one.outcome)
-            elif error is not None:  # the first without an outcome is the one that the thread hung on
-                one.future.set_exception(error)
-                error = None
+            if isinstance(outcome, Prepared):
+                one.future.set_result(outcome)
+            elif outcome is not None:
+                one.future.set_exception(outcome)
             elif one.is_second_try:
                 one.future.set_exception(EngineDown("the tokenizer hung twice before this text came to its turn", retry_after_ms=1000))
             else:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -17,6 +18,7 @@ from bindery.engine.embedded import Embedded
 from bindery.engine.events import LoopRestarted, ThreadReplaced
 from bindery.engine.runner import Displaced, Runner
 from bindery.errors import EngineDown, InternalError
+from bindery.prepare.tokens import TextTokenizer
 from bindery.runtime.collate import collate
 from bindery.runtime.open import open_encoder
 from tests.engine.peers import Peers
@@ -122,6 +124,35 @@ async def test_a_text_that_comes_behind_two_on_which_the_tokenizer_hangs_is_told
         assert [type(one) for one in outcomes] == [InternalError, InternalError, EngineDown]
         assert (await engine.embed("text", "later")).vector.shape == (8,)
         gate.set()
+
+
+async def test_a_hang_is_not_blamed_on_the_next_text_when_its_caller_has_gone(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with started(bundle, Peers("text"), canary_s=3600) as (engine, _):
+        gate, tokenizer = threading.Event(), engine._preparation.tokenizers["text"]
+        encode = tokenizer.encode
+        monkeypatch.setattr(type(tokenizer), "encode", lambda _, text: (text != "hangs" or gate.wait(20), encode(text))[1])
+        hangs, behind = (asyncio.create_task(engine.embed("text", text)) for text in ("hangs", "behind"))
+        await asyncio.sleep(0.05)
+        hangs.cancel()
+        assert (await behind).vector.shape == (8,)
+        gate.set()
+
+
+async def test_texts_that_wait_when_the_engine_stops_are_told_so() -> None:
+    class Slow:
+        def encode(self, text: str) -> Prepared:
+            time.sleep(0.1)
+            return Prepared({}, {"tokens": float(len(text))}, truncated=False)
+
+    texts = tokenizing.Tokenizing(lambda: None)
+    first = asyncio.create_task(texts.encode(cast(TextTokenizer, Slow()), "abc"))
+    await asyncio.sleep(0.02)
+    second = asyncio.create_task(texts.encode(cast(TextTokenizer, Slow()), "de"))
+    await asyncio.sleep(0)
+    texts.close()
+    assert (await first).usage == {"tokens": 3.0}
+    with pytest.raises(EngineDown, match="stopped"):
+        await second
 
 
 async def test_long_texts_are_handed_over_alone(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
