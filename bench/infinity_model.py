@@ -1,6 +1,7 @@
 """A CLIP of ViT-L/14's size with random weights, in the hub's layout that Infinity loads. Run by the Python that has Infinity:
 
-    python -m venv DIR; DIR/bin/pip install torch==2.13.0 'infinity-emb[torch,server,vision]==0.0.78' 'transformers<4.48' 'optimum<1.25'
+    python -m venv DIR
+    DIR/bin/pip install torch==2.13.0 'infinity-emb[torch,server,vision]==0.0.78' 'transformers<4.48' 'optimum<1.25' aiohttp
     DIR/bin/pip uninstall torchvision        # where its build does not fit torch's: Infinity's CLIP does without
     DIR/bin/python bench/infinity_model.py MODEL_DIR word another ...
 
