@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,5 +91,7 @@ def joined(device: str) -> Iterator[tuple[Ranks, str]]:
     dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size()), device
+        dist.barrier()  # who is done first would close lines that another one still reads from
     finally:
+        gc.collect()  # what still holds the group, in a cycle, would keep its threads until the interpreter ends, which then aborts
         dist.destroy_process_group()
